@@ -1,0 +1,1 @@
+"""The D4RL benchmark environments on modern MuJoCo with the old dynamics."""

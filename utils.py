@@ -1,0 +1,74 @@
+"""Small helpers that every other module may use: errors, seeds, devices, safe writing."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: one line that names what is wrong and what to do.
+
+    The entry points print the message as it is and exit with code 2.
+    """
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries may draw from the global generator
+    torch.manual_seed(seed)
+
+
+def select_device(device: str, force_device: int = -1) -> torch.device:
+    """Resolve `--device auto|cpu|cuda|cuda:N` and `--force_device N` to a torch device.
+
+    `auto` is the GPU with the most free memory, or the CPU where there is none;
+    `cuda` is that GPU, and an error where there is none.
+
+    Raises:
+        UserError: unknown device, or a CUDA device that this machine does not have.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if force_device >= 0:
+        device = f"cuda:{force_device}"
+    if device == "cpu" or (device == "auto" and gpus == 0):
+        return torch.device("cpu")
+    kind, _, number = device.partition(":")
+    known = device in ("auto", "cuda") or (kind == "cuda" and number.isdigit())
+    if not known:
+        raise UserError(f"--device {device}: unknown device; use auto, cpu, cuda or cuda:N")
+    if gpus == 0:
+        raise UserError(
+            f"{device} was asked for, but PyTorch sees no CUDA device here; use --device cpu"
+        )
+    if number:
+        if int(number) >= gpus:
+            raise UserError(f"{device} was asked for, but there are only {gpus} CUDA devices")
+        return torch.device(device)
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
+    return torch.device(f"cuda:{int(np.argmax(free))}")
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a temporary file beside `path`; on success sync it and rename it to `path`.
+
+    Whatever goes wrong meanwhile, `path` keeps its old content and the temporary file is removed.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open(mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
