@@ -1,0 +1,163 @@
+"""The decision transformer (Chen et al. 2021, arXiv 2106.01345; online: arXiv 2202.05607).
+
+A trajectory is the token sequence  R_0 s_0 a_0 R_1 s_1 a_1 ...  of return-to-go, state and
+action. The output at s_t predicts a_t; the output at a_t predicts s_{t+1} and R_{t+1} (heads
+that no loss uses, kept because the published model has them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config
+
+from decision_transformer.gpt2 import GPT2Decoder
+from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
+
+# timesteps of an episode that have an embedding of their own
+MAX_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class TransformerSize:
+    """Shape and regularisation of the transformer.
+
+    Attributes:
+        embed_dim, n_layer, n_head: Width, depth, attention heads.
+        activation: Name of the MLPs' activation, as `transformers` knows it.
+        dropout: Dropout of attention weights and residual branches.
+        embed_dropout: Dropout of the token embeddings.
+    """
+
+    embed_dim: int = 512
+    n_layer: int = 4
+    n_head: int = 4
+    activation: str = "relu"
+    dropout: float = 0.1
+    embed_dropout: float = 0.1
+
+    def gpt2_config(self) -> GPT2Config:
+        return GPT2Config(
+            vocab_size=1,
+            bos_token_id=None,
+            eos_token_id=None,
+            n_positions=1024,
+            n_embd=self.embed_dim,
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            n_inner=4 * self.embed_dim,
+            activation_function=self.activation,
+            resid_pdrop=self.dropout,
+            attn_pdrop=self.dropout,
+            embd_pdrop=self.embed_dropout,
+        )
+
+
+class DecisionTransformer(nn.Module):
+    """Policy over sub-trajectories of up to K steps.
+
+    Args:
+        obs_dim, act_dim: Lengths of an observation and of an action.
+        size: Shape of the transformer.
+        stochastic: A tanh-Gaussian policy instead of a deterministic one.
+        ordering: Add a learned embedding of the absolute timestep to all three tokens of a step.
+        autocast_dtype: Run the transformer in this type (bfloat16) by autocast; embeddings,
+            heads, losses and weights stay float32. None: everything in float32.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        size: TransformerSize,
+        *,
+        stochastic: bool = False,
+        ordering: bool = False,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.autocast_dtype = autocast_dtype
+        self.transformer = GPT2Decoder(size.gpt2_config())
+        self.embed_ordering = nn.Embedding(MAX_TIMESTEPS, size.embed_dim) if ordering else None
+        self.embed_return = nn.Linear(1, size.embed_dim)
+        self.embed_state = nn.Linear(obs_dim, size.embed_dim)
+        self.embed_action = nn.Linear(act_dim, size.embed_dim)
+        self.embed_ln = nn.LayerNorm(size.embed_dim)
+        self.predict_state = nn.Linear(size.embed_dim, obs_dim)
+        self.predict_return = nn.Linear(size.embed_dim, 1)
+        head = GaussianHead if stochastic else DeterministicHead
+        self.predict_action = head(size.embed_dim, act_dim)
+
+    @property
+    def stochastic(self) -> bool:
+        return isinstance(self.predict_action, GaussianHead)
+
+    def forward(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        rtg: Tensor,
+        timesteps: Tensor,
+        mask: Tensor | None = None,
+    ) -> PolicyOutput:
+        """Predict the action of every step from the steps before it.
+
+        Args:
+            states: (B, K, obs_dim) normalised.
+            actions: (B, K, act_dim); the last one is never read.
+            rtg: (B, K, 1) scaled return-to-go.
+            timesteps: (B, K) int64 steps since the episode's start, below 1000.
+            mask: (B, K) bool, False at padded steps, which others then cannot attend to; None
+                attends to all steps.
+
+        Returns:
+            The policy's output for all K steps; meaningless at padded ones.
+        """
+        # no prediction of an action reads the last action: its token is left out (though with
+        # K = 1 the empty slice still gives the action embedding a gradient, of zero)
+        tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
+        keep = None if mask is None else mask.repeat_interleave(3, dim=1)[:, :-1]
+        return self.predict_action(self._decode(tokens, keep, slice(1, None, 3)))
+
+    def act(self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor) -> PolicyOutput:
+        """The policy's output for the last step of a history without padding, (B, act_dim).
+
+        Arguments are those of `forward`, K being the steps that exist.
+        """
+        tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
+        return self.predict_action(self._decode(tokens, None, slice(-1, None))[:, 0])
+
+    def predict_next(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        rtg: Tensor,
+        timesteps: Tensor,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted next states (B, K, obs_dim) and returns-to-go (B, K, 1)."""
+        tokens = self._tokens(states, actions, rtg, timesteps)
+        keep = None if mask is None else mask.repeat_interleave(3, dim=1)
+        hidden = self._decode(tokens, keep, slice(2, None, 3))
+        return self.predict_state(hidden), self.predict_return(hidden)
+
+    def _tokens(self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor) -> Tensor:
+        """Interleave to (B, T, E): 3K tokens, or 3K - 1 when the last action is left out."""
+        batch, steps = timesteps.shape
+        kinds = [self.embed_return(rtg), self.embed_state(states), self.embed_action(actions)]
+        if self.embed_ordering is not None:
+            order = self.embed_ordering(timesteps)
+            kinds = [kind + order[:, : kind.shape[1]] for kind in kinds]
+        length = 2 * steps + actions.shape[1]
+        tokens = states.new_empty(batch, length, kinds[0].shape[-1])
+        for offset, kind in enumerate(kinds):
+            tokens[:, offset::3] = kind
+        return self.embed_ln(tokens)
+
+    def _decode(self, tokens: Tensor, keep: Tensor | None, queries: slice) -> Tensor:
+        dtype = self.autocast_dtype
+        with torch.autocast(tokens.device.type, dtype, enabled=dtype is not None):
+            hidden = self.transformer(tokens, keep, queries)
+        return hidden.float()

@@ -1,0 +1,155 @@
+"""The GPT-2 decoder (Radford et al. 2019), without token and position embeddings.
+
+Parameters have the names and layouts of `transformers.GPT2Model` (linear weights stored
+input x output), so a state dict goes from one to the other; see `GPT2Decoder.gpt2_state_dict`.
+Attention is `torch.nn.functional.scaled_dot_product_attention` with an explicit boolean mask,
+because a decision transformer masks padded steps and, in its last block, asks for some of the
+positions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GPT2Config
+from transformers.activations import ACT2FN
+
+# entries of GPT2Model's state dict that embed tokens and positions; the decoder has neither
+_EMBEDDINGS = ("wte.weight", "wpe.weight")
+
+
+class Linear(nn.Module):
+    """A linear layer whose weight is stored input x output, as GPT-2's checkpoints have it."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.t(), self.bias)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, scores scaled by 1 / sqrt(head size)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.attn_pdrop = config.attn_pdrop
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor, mask: Tensor, queries: slice | None) -> Tensor:
+        """x (B, T, E); mask broadcastable to (B, heads, Q, T), True where attention may look."""
+        if queries is None:
+            q, k, v = self.c_attn(x).split(x.shape[-1], dim=-1)
+        else:
+            # only some positions ask; all of them answer
+            size = x.shape[-1]
+            weight, bias = self.c_attn.weight, self.c_attn.bias
+            q = F.linear(x[:, queries], weight[:, :size].t(), bias[:size])
+            k, v = F.linear(x, weight[:, size:].t(), bias[size:]).split(size, dim=-1)
+        out = F.scaled_dot_product_attention(
+            self._heads(q),
+            self._heads(k),
+            self._heads(v),
+            attn_mask=mask,
+            dropout_p=self.attn_pdrop if self.training else 0.0,
+        )
+        return self.resid_dropout(self.c_proj(out.transpose(1, 2).flatten(2)))
+
+
+class MLP(nn.Module):
+    """The two-layer network of a block, `n_inner` wide."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        inner = config.n_inner or 4 * config.n_embd
+        self.c_fc = Linear(config.n_embd, inner)
+        self.c_proj = Linear(inner, config.n_embd)
+        self.act = ACT2FN[config.activation_function]
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+
+
+class Block(nn.Module):
+    """A pre-LayerNorm transformer block."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        eps = config.layer_norm_epsilon
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=eps)
+        self.attn = SelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor, queries: slice | None = None) -> Tensor:
+        residual = x if queries is None else x[:, queries]
+        x = residual + self.attn(self.ln_1(x), mask, queries)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2Decoder(nn.Module):
+    """GPT-2's blocks and final LayerNorm over given input embeddings."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        keep: Tensor | None = None,
+        queries: slice | None = None,
+    ) -> Tensor:
+        """Decode a sequence causally.
+
+        Args:
+            embeddings: (B, T, E) input embeddings.
+            keep: (B, T) bool, False where a token is padding that no other token may attend to;
+                None attends to all.
+            queries: The positions whose output is wanted; None for all. The last block computes
+                its queries, projection and MLP for these only, with identical results.
+
+        Returns:
+            (B, Q, E) hidden states after the final LayerNorm; meaningless at padding.
+        """
+        length = embeddings.shape[1]
+        mask = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()
+        if keep is not None:
+            # a padded token sees itself, or its softmax would be over nothing
+            itself = torch.eye(length, dtype=torch.bool, device=embeddings.device)
+            mask = ((mask & keep[:, None, :]) | itself)[:, None]
+        x = self.drop(embeddings)
+        for block in self.h[:-1]:
+            x = block(x, mask)
+        rows = mask if queries is None else mask[..., queries, :]
+        return self.ln_f(self.h[-1](x, rows, queries))
+
+    def gpt2_state_dict(self) -> dict[str, Tensor]:
+        """The weights as `transformers.GPT2Model.load_state_dict` takes them, embeddings zero."""
+        size = self.config.n_embd
+        return {
+            **self.state_dict(),
+            "wte.weight": torch.zeros(self.config.vocab_size, size),
+            "wpe.weight": torch.zeros(self.config.n_positions, size),
+        }
+
+    def load_gpt2_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the weights of a `transformers.GPT2Model`, leaving out its embeddings."""
+        self.load_state_dict({k: v for k, v in state.items() if k not in _EMBEDDINGS})

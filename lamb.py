@@ -1,0 +1,107 @@
+"""LAMB (You et al. 2019, arXiv 1904.00962) on lists of tensors, without host synchronisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Lamb(Optimizer):
+    """Layer-wise adaptive large-batch optimiser.
+
+    Per tensor p with gradient g at step t, after one global clip of all gradients to
+    `max_grad_norm`:
+
+        m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   both bias-corrected
+        u = m / (sqrt(v) + eps) + weight_decay p
+        p = p - lr ||p|| / ||u|| u        (ratio 1 where either norm is 0)
+
+    Weight decay applies to every tensor, biases and LayerNorm too. A tensor without a gradient
+    (None) is skipped; one whose gradient is zero still decays.
+
+    Args:
+        params: Tensors or groups, as for any PyTorch optimiser.
+        lr: Learning rate.
+        betas: Decay rates of both moments.
+        eps: Added to the root of the second moment.
+        weight_decay: Decoupled decay inside the trust ratio.
+        max_grad_norm: Bound of the global gradient norm.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "step": 0,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update all tensors that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        every = [p.grad for group in self.param_groups for p in group["params"]]
+        grads = [grad for grad in every if grad is not None]
+        if grads:
+            norm = global_norm(grads)
+            for group in self.param_groups:
+                self._update(group, (norm / group["max_grad_norm"]).clamp(min=1.0))
+        return loss
+
+    def _update(self, group: dict[str, Any], clip: Tensor) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["exp_avg"] = torch.zeros_like(p)
+                self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+        first = [self.state[p]["exp_avg"] for p in params]
+        second = [self.state[p]["exp_avg_sq"] for p in params]
+        group["step"] += 1
+        beta1, beta2 = group["betas"]
+        correction1 = 1.0 - beta1 ** group["step"]
+        correction2 = math.sqrt(1.0 - beta2 ** group["step"])
+
+        grads = torch._foreach_div([p.grad for p in params], clip)
+        torch._foreach_lerp_(first, grads, 1.0 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
+        root = torch._foreach_sqrt(second)
+        torch._foreach_div_(root, correction2)
+        torch._foreach_add_(root, group["eps"])
+        update = torch._foreach_div(first, root)
+        torch._foreach_div_(update, correction1)
+        if group["weight_decay"]:
+            torch._foreach_add_(update, params, alpha=group["weight_decay"])
+
+        param_norm = torch.stack(torch._foreach_norm(params))
+        update_norm = torch.stack(torch._foreach_norm(update))
+        usable = (param_norm > 0) & (update_norm > 0)
+        trust = torch.where(usable, param_norm / update_norm.clamp(min=1e-38), 1.0)
+        torch._foreach_mul_(update, list((-group["lr"] * trust).unbind()))
+        torch._foreach_add_(params, update)
+
+
+def global_norm(tensors: list[Tensor]) -> Tensor:
+    """The 2-norm of all numbers of the tensors together, as a 0-d tensor on their device."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

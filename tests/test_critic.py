@@ -1,0 +1,101 @@
+"""Critics against golden numbers and against plain PyTorch modules."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from critic import ACTIVATIONS, Critic, CriticConfig
+from tests.conftest import GOLDEN
+from tests.golden_weights import golden_weights, load_critic
+
+Q_FILES = sorted(path.name for path in GOLDEN.glob("q_critic_*.npz"))
+
+
+def close(ours, theirs, tolerance=1e-5):
+    torch.testing.assert_close(ours, torch.as_tensor(theirs), rtol=tolerance, atol=tolerance)
+
+
+def test_golden_files_are_here():
+    assert len(Q_FILES) == 12
+
+
+@pytest.mark.parametrize("name", Q_FILES)
+def test_q_equals_golden(name):
+    data = np.load(GOLDEN / name)
+    time, norm, activation = name.removeprefix("q_critic_time").removesuffix(".npz").split("_")
+    norm = None if norm == "nonorm" else norm
+    config = CriticConfig(activation, norm, time_aware=int(time), time_dim=10)
+    critic = Critic(5, 2, config)
+    load_critic(critic, golden_weights(data, "weights"))
+    inputs = [torch.from_numpy(data[key]) for key in ("states", "actions", "timesteps")]
+    q = critic.q(*inputs)
+    close(q[0], data["q1"][..., 0])
+    close(q[1], data["q2"][..., 0])
+    close(critic.min_q(*inputs), np.minimum(data["q1"], data["q2"])[..., 0])
+
+
+def test_v_and_q_equal_golden():
+    data = np.load(GOLDEN / "vq_critic.npz")
+    weights = golden_weights(data, "weights")
+    critic = Critic(5, 2, CriticConfig(normalization="layernorm"), with_v=True)
+    load_critic(critic, weights)
+    states, actions = torch.from_numpy(data["states"]), torch.from_numpy(data["actions"])
+    timesteps = torch.zeros(states.shape[:2], dtype=torch.int64)
+    q = critic.q(states, actions, timesteps)
+    close(q[0], data["q1"][..., 0])
+    close(q[1], data["q2"][..., 0])
+    close(critic.v(states), data["v"][..., 0])
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("norm", [None, "layernorm", "affinenorm"])
+def test_members_equal_separate_networks(activation, norm):
+    """Each member computes what a stack of torch's own modules computes, gradients too."""
+    modules = {"relu": nn.ReLU, "tanh": nn.Tanh, "leakyrelu": nn.LeakyReLU, "swish": nn.SiLU}
+    config = CriticConfig(activation, norm, hidden_dim=16)
+    critic = Critic(4, 3, config, num_q=3)
+    x = torch.randn(5, 7)
+    q = critic.q(x[:, :4], x[:, 4:], torch.zeros(5, dtype=torch.int64))
+    assert critic.q_net is not None
+    for member in range(3):
+        stack = nn.Sequential()
+        for i, layer in enumerate(critic.q_net.layers):
+            linear = nn.Linear(layer.weight.shape[2], layer.weight.shape[1])
+            linear.weight.data, linear.bias.data = layer.weight[member], layer.bias[member, 0]
+            stack.append(linear)
+            if i < 2:
+                if norm:
+                    stack.append(nn.LayerNorm(16, elementwise_affine=norm == "affinenorm"))
+                stack.append(modules[activation]())
+        close(q[member], stack(x)[:, 0])
+
+
+def test_affine_normalization_is_trained():
+    critic = Critic(4, 3, CriticConfig(normalization="affinenorm"))
+    names = [name for name, _ in critic.named_parameters() if "norms" in name]
+    assert len(names) == 4
+    critic.q(
+        torch.randn(2, 4), torch.randn(2, 3), torch.zeros(2, dtype=torch.int64)
+    ).sum().backward()
+    assert all(
+        p.grad is not None and p.grad.any() for n, p in critic.named_parameters() if "norms.0" in n
+    )
+
+
+def test_initialisation_is_that_of_linear_layers():
+    torch.manual_seed(0)
+    critic = Critic(11, 3, CriticConfig(hidden_dim=64))
+    assert critic.q_net is not None
+    for layer in critic.q_net.layers:
+        bound = layer.weight.shape[2] ** -0.5
+        for tensor in (layer.weight, layer.bias):
+            assert tensor.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+        assert not torch.equal(layer.weight[0], layer.weight[1])
+
+
+def test_binary_time_is_most_significant_first():
+    critic = Critic(1, 1, CriticConfig(time_aware=2, time_dim=4))
+    bits = critic._time_features(torch.tensor([[0, 1, 10]]))
+    assert bits.tolist() == [[[0, 0, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0]]]

@@ -1,0 +1,171 @@
+"""The model against golden numbers, against transformers.GPT2Model, and its own promises."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Model
+
+from decision_transformer import DecisionTransformer, TransformerSize
+from decision_transformer.gpt2 import GPT2Decoder
+from decision_transformer.policy import TanhGaussian
+from tests.conftest import GOLDEN
+from tests.golden_weights import golden_weights, load_policy
+
+SMALL = TransformerSize(embed_dim=32, n_layer=2, n_head=2, dropout=0.0, embed_dropout=0.0)
+
+
+def small_model(stochastic=0, ordering=0, **kwargs):
+    return DecisionTransformer(
+        5, 2, SMALL, stochastic=bool(stochastic), ordering=bool(ordering), **kwargs
+    ).eval()
+
+
+def close(ours, theirs, tolerance=1e-5):
+    theirs = torch.as_tensor(theirs)
+    torch.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=tolerance, atol=tolerance)
+
+
+def inputs(data, prefix):
+    names = ("states", "actions", "rtg", "timesteps")
+    return [torch.from_numpy(data[f"{prefix}/{name}"]) for name in names]
+
+
+@pytest.mark.parametrize("stochastic", [0, 1])
+@pytest.mark.parametrize("ordering", [0, 1])
+def test_forward_equals_golden(stochastic, ordering):
+    data = np.load(GOLDEN / f"dt_forward_stoc{stochastic}_ordering{ordering}.npz")
+    model = small_model(stochastic, ordering)
+    load_policy(model, golden_weights(data, "weights"))
+    states, actions, rtg, timesteps = inputs(data, "in")
+    mask = torch.from_numpy(data["in/padding_mask"]).bool()
+    policy = model(states, actions, rtg[:, :-1], timesteps, mask)
+    next_states, next_returns = model.predict_next(states, actions, rtg[:, :-1], timesteps, mask)
+    close(next_states[mask], data["out/state_preds"][mask])
+    close(next_returns[mask], data["out/return_preds"][mask])
+    if not stochastic:
+        close(policy.mean[mask], data["out/action_preds"][mask])
+        return
+    assert isinstance(policy, TanhGaussian)
+    close(policy.loc[mask], data["out/action_loc"][mask])
+    close(policy.std[mask], data["out/action_std"][mask])
+    close(policy.mean[mask], data["out/action_mean"][mask])
+    close(policy.log_prob(actions)[mask], data["out/log_likelihood"][mask], 1e-4)
+
+
+@pytest.mark.parametrize("stochastic", [0, 1])
+@pytest.mark.parametrize("ordering", [0, 1])
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_acting_equals_golden(stochastic, ordering, steps):
+    """The published program pads a context of 3 to K = 4 with masked tokens; we do not."""
+    data = np.load(GOLDEN / f"dt_forward_stoc{stochastic}_ordering{ordering}.npz")
+    model = small_model(stochastic, ordering)
+    load_policy(model, golden_weights(data, "weights"))
+    context = [x[:, -3:] for x in inputs(data, f"out/history{steps}")]
+    close(model.act(*context).mean, data[f"out/history{steps}/action"])
+
+
+def batch_of(steps=4, batch=3):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(batch, steps, 5, generator=generator),
+        torch.rand(batch, steps, 2, generator=generator) * 2 - 1,
+        torch.randn(batch, steps, 1, generator=generator),
+        torch.arange(steps).expand(batch, steps),
+    ]
+
+
+def test_state_dict_goes_to_and_from_transformers():
+    config = TransformerSize(embed_dim=32, n_layer=3, n_head=4).gpt2_config()
+    ours = GPT2Decoder(config).eval()
+    theirs = GPT2Model(config).eval()
+    theirs.load_state_dict(ours.gpt2_state_dict())
+    x = torch.randn(2, 7, 32)
+    close(ours(x), theirs(inputs_embeds=x).last_hidden_state)
+    other = GPT2Model(config).eval()
+    torch.nn.init.zeros_(other.wpe.weight)
+    ours.load_gpt2_state_dict(other.state_dict())
+    close(ours(x), other(inputs_embeds=x).last_hidden_state)
+
+
+def test_last_block_for_some_positions_is_exact():
+    decoder = GPT2Decoder(SMALL.gpt2_config()).eval()
+    x = torch.randn(3, 8, 32)
+    keep = torch.ones(3, 8, dtype=torch.bool)
+    keep[0, :5] = False
+    wanted = slice(1, None, 3)
+    close(decoder(x, keep, wanted), decoder(x, keep)[:, wanted], 1e-6)
+
+
+def test_padding_changes_nothing_at_real_steps():
+    model = small_model()
+    states, actions, rtg, timesteps = batch_of()
+    mask = torch.tensor([False, True, True, True]).expand(3, 4)
+    before = model(states, actions, rtg, timesteps, mask).mean[:, 1:]
+    states[:, 0], actions[:, 0], rtg[:, 0] = 1e3, -1.0, 1e3
+    after = model(states, actions, rtg, timesteps, mask).mean[:, 1:]
+    assert torch.equal(before, after)
+    close(model(*[x[:, 1:] for x in (states, actions, rtg, timesteps)]).mean, after, 1e-6)
+
+
+def test_prediction_never_reads_the_future():
+    model = small_model(ordering=1)
+    states, actions, rtg, timesteps = batch_of()
+    before = model(states, actions, rtg, timesteps).mean
+    states[:, 3], actions[:, 2:], rtg[:, 3] = 7.0, 0.9, 7.0
+    after = model(states, actions, rtg, timesteps).mean
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_acting_equals_the_last_step_of_forward():
+    model = small_model(ordering=1)
+    batch = batch_of()
+    close(model.act(*batch).mean, model(*batch).mean[:, -1], 1e-6)
+
+
+def test_action_embedding_has_a_zero_gradient_at_one_step():
+    """LAMB decays a tensor with a gradient of zero and skips one without a gradient."""
+    model = small_model()
+    model(*batch_of(steps=1)).mean.sum().backward()
+    gradient = model.embed_action.weight.grad
+    assert gradient is not None
+    assert not gradient.any()
+    assert model.predict_state.weight.grad is None
+
+
+def test_bfloat16_is_close_to_float32():
+    torch.manual_seed(0)
+    full = small_model()
+    half = small_model(autocast_dtype=torch.bfloat16)
+    half.load_state_dict(full.state_dict())
+    batch = batch_of()
+    assert half(*batch).mean.dtype == torch.float32
+    close(half(*batch).mean, full(*batch).mean, 3e-2)
+    assert not torch.equal(half(*batch).mean, full(*batch).mean)
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    size = TransformerSize(embed_dim=64, n_layer=2, n_head=2)
+    model = DecisionTransformer(5, 2, size, stochastic=True, ordering=True)
+    block = model.transformer.h[0]
+    assert block.mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not block.attn.c_attn.bias.any()
+    assert model.embed_ordering.weight.std().item() == pytest.approx(1.0, rel=0.02)
+    mu = model.predict_action.mu.weight
+    close(mu @ mu.T, torch.eye(2), 1e-5)
+
+
+def test_log_density_matches_the_change_of_variables():
+    """Against torch's own transformed normal, and finite far out in the tails."""
+    loc, std = torch.tensor([[0.3, -1.0]]), torch.tensor([[0.5, 1.5]])
+    ours = TanhGaussian(loc, std)
+    theirs = torch.distributions.TransformedDistribution(
+        torch.distributions.Normal(loc, std), [torch.distributions.TanhTransform()]
+    )
+    action = torch.tensor([[0.2, -0.7]])
+    close(ours.log_prob(action), theirs.log_prob(action).sum(-1))
+    far = TanhGaussian(loc + 30.0, std)
+    sample, log_prob = far.sample_with_log_prob(torch.zeros)
+    assert torch.isfinite(log_prob).all()
+    assert (sample <= 1).all()

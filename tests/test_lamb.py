@@ -1,0 +1,54 @@
+"""LAMB against golden numbers and its equations."""
+
+import numpy as np
+import torch
+
+from lamb import Lamb
+from tests.conftest import GOLDEN
+
+
+def test_five_steps_equal_golden():
+    data = np.load(GOLDEN / "lamb.npz")
+    params = [torch.nn.Parameter(torch.from_numpy(data[f"init/param{i}"].copy())) for i in range(3)]
+    optimizer = Lamb(
+        params,
+        lr=float(data["lr"]),
+        weight_decay=float(data["weight_decay"]),
+        eps=float(data["eps"]),
+    )
+    for step in range(5):
+        for i, p in enumerate(params):
+            p.grad = torch.from_numpy(data[f"grad{step}/param{i}"].copy())
+        optimizer.step()
+        for i, p in enumerate(params):
+            torch.testing.assert_close(
+                p.detach(), torch.from_numpy(data[f"step{step}/param{i}"]), rtol=1e-5, atol=1e-6
+            )
+
+
+def test_without_gradient_skipped_with_zero_gradient_decayed():
+    """A zero gradient leaves only the decay, which the trust ratio scales to lr * p."""
+    skipped = torch.nn.Parameter(torch.ones(3))
+    zero = torch.nn.Parameter(torch.full((3,), 2.0))
+    optimizer = Lamb([skipped, zero], lr=0.1, weight_decay=0.01)
+    zero.grad = torch.zeros(3)
+    optimizer.step()
+    assert torch.equal(skipped, torch.ones(3))
+    torch.testing.assert_close(zero.detach(), torch.full((3,), 1.8))
+
+
+def test_state_dict_round_trip():
+    def run(interrupted):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.randn(4, 3))
+        optimizer = Lamb([p], lr=0.01, weight_decay=0.1)
+        for step in range(6):
+            if interrupted and step == 3:
+                state = optimizer.state_dict()
+                optimizer = Lamb([p], lr=0.5)
+                optimizer.load_state_dict(state)
+            p.grad = torch.randn(4, 3)
+            optimizer.step()
+        return p.detach()
+
+    assert torch.equal(run(False), run(True))
