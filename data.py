@@ -1,0 +1,352 @@
+"""Offline datasets: D4RL HDF5 files as whole trajectories in flat arrays, sorted by return.
+
+Everything here is array code in linear time. Observations are read block by block straight into
+their final place, so that loading needs little more memory than the arrays it returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_file import DatasetFile, open_dataset
+from delayedreward import delay_rewards
+from envs.tasks import Task
+from utils import UserError
+
+logger = logging.getLogger(__name__)
+
+# their files hold the next observations; in the others it is the observation of the next row
+GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant")
+# an observation further than this from what should be the same observation is another one
+_SAME_OBSERVATION = 1e-6
+# one-step trajectories that the published antmaze runs kept
+_TRIVIAL_KEPT = 9
+_COLUMN_ROWS = 2**18
+
+
+@dataclass
+class TrajectoryDataset:
+    """Whole trajectories as flat arrays, in ascending order of their return.
+
+    There are N transitions in M trajectories; the rows of one trajectory lie together, in order.
+
+    Attributes:
+        observations: (N + spare, obs_dim) float32. Rows from N on are unset: room for a replay
+            buffer to grow into without another copy. The same holds for the next three.
+        actions: (N + spare, act_dim) float32.
+        rewards: (N + spare,) float32 training rewards: transformed, then delayed.
+        terminals: (N + spare,) bool, the dataset's terminal flag (a time limit is none);
+            antmaze: set at the last row of every trajectory.
+        final_observations: (M, obs_dim) float32, what followed each trajectory's last action.
+        lengths: (M,) int64.
+        returns: (M,) float64 sums of the training rewards.
+        raw_returns: (M,) float64 sums of the file's rewards, for the normalised score.
+        state_mean: (obs_dim,) float64 over all states, the lowest trajectory's included.
+        state_std: (obs_dim,) float64, with 1e-6 added.
+        fingerprint: JSON-able facts about the file and what was kept of it.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminals: np.ndarray
+    final_observations: np.ndarray
+    lengths: np.ndarray
+    returns: np.ndarray
+    raw_returns: np.ndarray
+    state_mean: np.ndarray
+    state_std: np.ndarray
+    fingerprint: dict[str, Any]
+
+    @property
+    def num_transitions(self) -> int:
+        """N, without the spare rows."""
+        return int(self.lengths.sum())
+
+    @property
+    def num_trajectories(self) -> int:
+        """M."""
+        return len(self.lengths)
+
+
+def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
+    """The dataset to load: `file` where given, else `<task>.hdf5` in `data_dir`.
+
+    Raises:
+        UserError: it is not there; the message has the command that gets it.
+    """
+    path = Path(file) if file else Path(data_dir) / f"{task.name}.hdf5"
+    if path.is_file():
+        return path
+    command = f"cd data && python {task.spec.script} --only {task.name}"
+    default = Path(__file__).resolve().parent / "data"
+    if not file and Path(data_dir).resolve() != default:
+        command += f" --data_dir {Path(data_dir).resolve()}"
+    raise UserError(f"{path}: no such dataset; get it with: {command}")
+
+
+def load_dataset(
+    path: Path,
+    task: Task,
+    *,
+    remove_trivial: bool = True,
+    delayed_reward: int = 0,
+    spare_rows: int = 0,
+) -> TrajectoryDataset:
+    """Load a dataset as the published runs did.
+
+    In this order: transform the rewards; antmaze with `remove_trivial`: drop one-step
+    trajectories after the first 9; take the states' mean and standard deviation; sort by return;
+    drop the lowest of two or more trajectories; delay the rewards by blocks of `delayed_reward`.
+
+    Args:
+        path: A D4RL HDF5 file, see docs/DATASETS.md.
+        task: Whose data it is; decides how the file is split into trajectories.
+        spare_rows: Unset rows to leave behind the transitions.
+
+    Raises:
+        UserError: anything about the file that would make training meaningless or fail.
+    """
+    try:
+        with open_dataset(path, need_next=task.family in GYM_FAMILIES) as file:
+            file.check_widths(task)
+            file.check_origin(task)
+            rewards, terminals, split = _split_file(file, task)
+            raw_returns = split.sums(rewards)
+            rewards = task.training_reward(rewards)
+            returns = split.sums(rewards)
+
+            left = np.ones(len(split.ends), dtype=bool)
+            if task.family == "antmaze" and remove_trivial:
+                left[np.flatnonzero(split.lengths == 1)[_TRIVIAL_KEPT:]] = False
+            order = np.flatnonzero(left)
+            order = order[np.argsort(returns[order], kind="stable")]
+            order = order[1:] if len(order) > 1 else order
+
+            reader = _Reader(file, split, left, order, spare_rows)
+            lengths = split.lengths[order]
+            observations, final_observations, mean, std = reader.observations()
+            paid = reader.column(rewards)
+            paid[: reader.rows] = delay_rewards(paid[: reader.rows], lengths, delayed_reward)
+            kept = {"transitions": reader.rows, "trajectories": len(order)}
+            return TrajectoryDataset(
+                observations=observations,
+                actions=reader.actions(),
+                rewards=paid,
+                terminals=reader.column(terminals),
+                final_observations=final_observations,
+                lengths=lengths,
+                returns=returns[order],
+                raw_returns=raw_returns[order],
+                state_mean=mean,
+                state_std=std + 1e-6,
+                fingerprint=file.fingerprint() | kept,
+            )
+    except MemoryError as error:
+        raise UserError(f"{path}: too large for this machine's memory ({error})") from None
+
+
+@dataclass
+class _Split:
+    """Where the trajectories lie in a file.
+
+    Attributes:
+        kept: (rows,) bool, the rows that belong to a trajectory.
+        ends: (trajectories,) row of each trajectory's last transition, ascending.
+        lengths: (trajectories,) number of kept rows in each.
+    """
+
+    kept: np.ndarray
+    ends: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Index of each trajectory's first transition among the kept rows."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """(trajectories,) float64 sums of a flat array of the file over each trajectory."""
+        return np.add.reduceat(values[self.kept], self.starts, dtype=np.float64)
+
+
+def _split_file(file: DatasetFile, task: Task) -> tuple[np.ndarray, np.ndarray, _Split]:
+    """Read the flat arrays and find the trajectories by the family's rule.
+
+    Returns:
+        Raw rewards (rows,) float32, terminal flags (rows,) bool, both as they lie in the file,
+        and where the trajectories are.
+    """
+    rewards = file.column("rewards")
+    terminals = file.flags("terminals")
+    if "timeouts" in file.arrays:
+        timeouts = file.flags("timeouts")
+    else:
+        timeouts = _timeouts_at_horizon(terminals, task.horizon)
+    if task.family == "antmaze":
+        split = _split_antmaze(file, terminals, timeouts)
+        terminals = np.zeros_like(terminals)
+        terminals[split.ends] = True
+    else:
+        last = terminals | timeouts
+        if task.family not in GYM_FAMILIES:
+            last[-1:] = False  # the row after an episode's end is its final observation
+        ends = np.flatnonzero(last)
+        kept = np.arange(file.rows) <= (ends[-1] if len(ends) else -1)
+        split = _Split(kept, ends, np.diff(ends, prepend=-1))
+    if len(split.ends) == 0:
+        raise UserError(f"{file.path}: no complete trajectory in its {file.rows} rows")
+    return rewards, terminals, split
+
+
+def _timeouts_at_horizon(terminals: np.ndarray, horizon: int) -> np.ndarray:
+    """(rows,) bool: every `horizon`-th row since the file's start or the last terminal."""
+    rows = np.arange(len(terminals))
+    starts = np.where(np.append(True, terminals)[:-1], rows, 0)
+    return (rows - np.maximum.accumulate(starts) + 1) % horizon == 0
+
+
+def _split_antmaze(file: DatasetFile, terminals: np.ndarray, timeouts: np.ndarray) -> _Split:
+    """Rows with a timeout are left out; a trajectory goes on where nothing moved meanwhile.
+
+    The next observation is that of the next row, so that the last row has none.
+    """
+    kept = ~timeouts
+    kept[-1:] = False
+    rows = np.flatnonzero(kept)
+    if len(rows) == 0:
+        return _Split(kept, rows, rows)
+    last = terminals[rows]
+    last[-1] = True
+    # only where rows were left out can the next kept row hold another observation
+    jumps = np.flatnonzero(np.diff(rows) > 1)
+    expected = file.gather("observations", rows[jumps] + 1).astype(np.float64)
+    distance = np.linalg.norm(file.gather("observations", rows[jumps + 1]) - expected, axis=1)
+    last[jumps[distance > _SAME_OBSERVATION]] = True
+    ends = np.flatnonzero(last)
+    return _Split(kept, rows[ends], np.diff(ends, prepend=-1))
+
+
+class _Reader:
+    """Moves a file's rows to their places: trajectories in a new order, some left out."""
+
+    def __init__(
+        self, file: DatasetFile, split: _Split, left: np.ndarray, order: np.ndarray, spare: int
+    ) -> None:
+        """Put the trajectories `order` one after another.
+
+        Args:
+            left: (trajectories,) bool, those whose states count for mean and deviation.
+            order: (M,) numbers of the trajectories to keep, in their new order.
+            spare: Unset rows behind them.
+        """
+        lengths = split.lengths[order]
+        self.file, self.split, self.left = file, split, left
+        self.rows, self.spare, self.trajectories = int(lengths.sum()), spare, len(order)
+        # place of a trajectory in the new order, -1 for those left out
+        self.rank = np.full(len(split.ends), -1)
+        self.rank[order] = np.arange(len(order))
+        # what to add to the index of a kept row for its new index
+        self.shift = np.zeros(len(split.ends), dtype=np.int64)
+        self.shift[order] = np.cumsum(lengths) - lengths - split.starts[order]
+
+    def observations(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, final observations, mean and standard deviation of the states."""
+        width = self.file.arrays["observations"].shape[1]
+        out = np.empty((self.rows + self.spare, width), np.float32)
+        final = np.empty((self.trajectories, width), np.float32)
+        moments = _Moments(width)
+        for start, block in self.file.blocks("observations"):
+            source, trajectory, target = self._places(start, len(block))
+            out[target[target >= 0]] = block[source[target >= 0]]
+            moments.add(block[source[self.left[trajectory]]])
+            self._keep_ends(start - 1, block, final)
+        if "next_observations" in self.file.arrays:
+            self._read_next_observations(out, final)
+        return out, final, moments.mean, moments.std
+
+    def actions(self) -> np.ndarray:
+        width = self.file.arrays["actions"].shape[1]
+        out = np.empty((self.rows + self.spare, width), np.float32)
+        for start, block in self.file.blocks("actions"):
+            source, _, target = self._places(start, len(block))
+            out[target[target >= 0]] = block[source[target >= 0]]
+        outside = int((np.abs(out[: self.rows]) > 1 + _SAME_OBSERVATION).any(axis=1).sum())
+        if outside:
+            logger.warning("%s: actions outside [-1, 1] in %d rows", self.file.path, outside)
+        return out
+
+    def column(self, values: np.ndarray) -> np.ndarray:
+        """A flat array of the file, (rows,), in its new order with spare rows."""
+        out = np.empty(self.rows + self.spare, values.dtype)
+        for start in range(0, len(values), _COLUMN_ROWS):
+            block = values[start : start + _COLUMN_ROWS]
+            source, _, target = self._places(start, len(block))
+            out[target[target >= 0]] = block[source[target >= 0]]
+        return out
+
+    def _places(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places of `count` rows of the file from row `start` on.
+
+        Returns:
+            source: (k,) the kept rows among them, counted from `start`.
+            trajectory: (k,) number of the trajectory each belongs to.
+            target: (k,) new index, -1 for rows that are left out.
+        """
+        kept = self.split.kept
+        source = np.flatnonzero(kept[start : start + count])
+        trajectory = np.searchsorted(self.split.ends, source + start)
+        index = np.count_nonzero(kept[:start]) + np.arange(len(source))
+        target = np.where(self.rank[trajectory] >= 0, index + self.shift[trajectory], -1)
+        return source, trajectory, target
+
+    def _keep_ends(self, start: int, block: np.ndarray, final: np.ndarray) -> None:
+        """Copy the rows at trajectories' ends; `block[0]` belongs to row `start` of the file."""
+        low, high = np.searchsorted(self.split.ends, (start, start + len(block)))
+        rank, ends = self.rank[low:high], self.split.ends[low:high]
+        final[rank[rank >= 0]] = block[ends[rank >= 0] - start]
+
+    def _read_next_observations(self, out: np.ndarray, final: np.ndarray) -> None:
+        """Gym files: fill `final`. All: warn where they contradict the next row of an episode."""
+        count, largest = 0, 0.0
+        for start, block in self.file.blocks("next_observations"):
+            source, trajectory, target = self._places(start, len(block))
+            inner = (target >= 0) & (source + start != self.split.ends[trajectory])
+            gap = np.abs(block[source[inner]] - out[target[inner] + 1]).max(axis=1, initial=0.0)
+            count += int((gap > _SAME_OBSERVATION).sum())
+            largest = max(largest, float(gap.max(initial=0.0)))
+            if self.file.need_next:
+                self._keep_ends(start, block, final)
+        if count:
+            logger.warning(
+                "%s: next_observations contradict the observation of the next row in %d rows "
+                "within episodes, by up to %.3g; that observation is used",
+                self.file.path, count, largest,
+            )  # fmt: skip
+
+
+class _Moments:
+    """Mean and deviation of rows that come in blocks, in float64 (Chan, Golub, LeVeque 1979)."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(width), np.zeros(width)
+
+    def add(self, rows: np.ndarray) -> None:
+        if len(rows) == 0:
+            return
+        mean = rows.mean(axis=0, dtype=np.float64)
+        gap, total = mean - self.mean, self.count + len(rows)
+        self.squares += np.square(rows - mean).sum(axis=0)
+        self.squares += np.square(gap) * (self.count * len(rows) / total)
+        self.mean = self.mean + gap * (len(rows) / total)
+        self.count = total
+
+    @property
+    def std(self) -> np.ndarray:
+        """Population standard deviation, (width,)."""
+        return np.sqrt(self.squares / self.count)

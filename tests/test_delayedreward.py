@@ -1,0 +1,93 @@
+"""Delayed rewards: golden numbers, and that data and environments delay alike."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delayedreward import RewardDelayer, delay_rewards
+from tests.conftest import GOLDEN
+
+LENGTHS_DELAY_SEED = st.tuples(
+    st.lists(st.integers(1, 23), min_size=1, max_size=6), st.integers(0, 9), st.integers(0, 2**32)
+)
+
+
+def test_golden_numbers():
+    golden = np.load(GOLDEN / "delayed_reward.npz", allow_pickle=False)
+    count = sum(name.startswith("before") for name in golden)
+    before = [golden[f"before{i}"] for i in range(count)]
+    after = np.concatenate([golden[f"after{i}"] for i in range(count)])
+    lengths = np.array([len(rewards) for rewards in before])
+    paid = delay_rewards(np.concatenate(before), lengths, int(golden["delay"]))
+    np.testing.assert_allclose(paid, after, rtol=0, atol=1e-14)
+
+
+@given(LENGTHS_DELAY_SEED)
+def test_pays_at_block_and_episode_ends_only(case):
+    lengths, delay, seed = case
+    rewards = np.random.default_rng(seed).normal(size=sum(lengths))
+    paid = delay_rewards(rewards, np.array(lengths), delay)
+    start = 0
+    for length in lengths:
+        for step in range(length):
+            at_end = step == length - 1 or (step + 1) % max(delay, 1) == 0
+            block = start + step // max(delay, 1) * max(delay, 1)
+            expected = rewards[block : start + step + 1].sum() if at_end else 0.0
+            assert paid[start + step] == pytest.approx(expected, abs=1e-12)
+        start += length
+
+
+@settings(deadline=None)
+@given(LENGTHS_DELAY_SEED)
+def test_environments_pay_what_the_data_say(case):
+    """Episodes of all lengths run side by side, environments that are done begin the next."""
+    lengths, delay, seed = case
+    generator = np.random.default_rng(seed)
+    num_envs = 3
+    episodes = [generator.normal(size=(num_envs, length)) for length in lengths]
+    delayer = RewardDelayer(num_envs, delay)
+    for rewards in episodes:
+        paid = np.zeros_like(rewards)
+        for step in range(rewards.shape[1]):
+            done = np.full(num_envs, step == rewards.shape[1] - 1)
+            where = generator.permutation(num_envs)
+            paid[where, step] = delayer.step(rewards[where, step], done, where)
+        expected = delay_rewards(
+            rewards.ravel(), np.full(num_envs, rewards.shape[1]), delay
+        ).reshape(rewards.shape)
+        np.testing.assert_allclose(paid, expected, rtol=0, atol=1e-12)
+
+
+def test_some_environments_step_while_others_wait():
+    delayer = RewardDelayer(2, 3)
+    assert delayer.step(np.array([1.0]), np.array([False]), np.array([1])).tolist() == [0]
+    assert delayer.step(np.array([5.0, 2.0]), np.array([True, False])).tolist() == [5, 0]
+    assert delayer.step(np.array([4.0]), np.array([False]), np.array([1])).tolist() == [7]
+    # the block of environment 1 starts anew, that of environment 0 with its episode
+    assert delayer.step(np.array([1.0, 1.0]), np.array([False, True])).tolist() == [0, 1]
+
+
+def test_reset_forgets_what_is_owed():
+    delayer = RewardDelayer(2, 3)
+    none = np.zeros(2, dtype=bool)
+    delayer.step(np.array([1.0, 10.0]), none)
+    delayer.reset(np.array([0]))
+    assert delayer.step(np.array([1.0, 10.0]), none).tolist() == [0, 0]
+    assert delayer.step(np.array([1.0, 10.0]), none).tolist() == [0, 30]
+    assert delayer.step(np.array([1.0, 10.0]), none).tolist() == [3, 0]
+    delayer.reset()
+    assert delayer.step(np.ones(2), ~none).tolist() == [1, 1]
+
+
+def test_keeps_type_and_input():
+    rewards = np.ones(7, np.float32)
+    paid = delay_rewards(rewards, np.array([7]), 3)
+    assert paid.dtype == np.float32
+    assert paid.tolist() == [0, 0, 3, 0, 0, 3, 1]
+    assert rewards.tolist() == [1] * 7
+
+
+def test_lengths_must_cover_the_rewards():
+    with pytest.raises(ValueError, match="sum to 3"):
+        delay_rewards(np.ones(4), np.array([1, 2]), 5)
