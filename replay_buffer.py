@@ -1,0 +1,281 @@
+"""The replay buffer: whole trajectories as flat arrays on the training device.
+
+Rows lie in the order in which trajectories leave the buffer: the offline ones by ascending
+return, then the collected ones by age. What the buffer holds is therefore one contiguous window
+of rows: drawing a transition is one random integer, adding a trajectory writes its rows behind
+the window, and forgetting one moves the window's start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import TrajectoryDataset
+from decision_transformer.decision_transformer import MAX_TIMESTEPS
+from decision_transformer.policy import clamp_action
+
+# the dones entry of padded steps
+PADDING_DONE = 2.0
+
+
+@dataclass
+class Batch:
+    """B sub-trajectories of K steps, left-padded where shorter.
+
+    Attributes:
+        states, next_states: (B, K, obs_dim) normalised.
+        actions: (B, K, act_dim).
+        rewards: (B, K) training rewards.
+        dones: (B, K) 1 where a terminal state follows, 2 at padding.
+        rtg: (B, K + 1, 1) scaled return-to-go; [:, :-1] goes with states, [:, 1:] with
+            next_states.
+        timesteps: (B, K) int64 steps since the episode's start.
+        mask: (B, K) bool, False at padding.
+    """
+
+    states: Tensor
+    next_states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    dones: Tensor
+    rtg: Tensor
+    timesteps: Tensor
+    mask: Tensor
+
+
+@dataclass
+class Trajectory:
+    """One collected episode of T steps, as NumPy arrays.
+
+    Attributes:
+        observations: (T, obs_dim) not normalised.
+        final_observation: (obs_dim,) what followed the last action.
+        actions: (T, act_dim).
+        rewards: (T,) training rewards.
+        terminals: (T,) bool.
+    """
+
+    observations: np.ndarray
+    final_observation: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminals: np.ndarray
+
+
+def returns_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Undiscounted suffix sums of each trajectory's rewards.
+
+    Args:
+        rewards: (N,) rows of all trajectories, one after the other.
+        lengths: (M,) their lengths.
+
+    Returns:
+        (N,) float32; sums are taken in float64.
+    """
+    ends = np.cumsum(lengths)
+    total = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
+    # the sum before each row, taken from the sum at its trajectory's end
+    at_end = np.repeat(total[ends], lengths)
+    return (at_end - total[:-1]).astype(np.float32)
+
+
+class ReplayBuffer:
+    """Offline and collected trajectories, sampled as sub-trajectories.
+
+    Args:
+        dataset: The offline trajectories, ascending by return. Their arrays are taken over and
+            normalised in place, not copied, where they lie on the right device already.
+        capacity: How many trajectories the buffer holds; of more offline ones, those with the
+            highest returns.
+        rtg_scale: Factor on returns-to-go.
+        device: Where the arrays lie and batches are made.
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        capacity: int,
+        rtg_scale: float,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.capacity, self.device = capacity, torch.device(device)
+        rows, count = dataset.num_transitions, dataset.num_trajectories
+        self._mean, self._std = self._tensor(dataset.state_mean), self._tensor(dataset.state_std)
+        self._padding = -self._mean / self._std
+        self._rtg_scale = rtg_scale
+        # one row per transition; rows past `self._end` are free
+        self._rows = {
+            "states": self._tensor(dataset.observations),
+            "actions": self._tensor(dataset.actions),
+            "rewards": self._tensor(dataset.rewards),
+            "terminals": torch.from_numpy(dataset.terminals).to(self.device),
+        }
+        self._rows["rtg"] = torch.empty_like(self._rows["rewards"])
+        self._rows["states"][:rows].sub_(self._mean).div_(self._std)
+        self._rows["actions"][:rows] = clamp_action(self._rows["actions"][:rows])
+        rtg = returns_to_go(dataset.rewards[:rows], dataset.lengths)
+        self._rows["rtg"][:rows] = self._tensor(rtg) * rtg_scale
+        # one entry per trajectory: its first row, and the state after its last action
+        self._bounds = [0, *np.cumsum(dataset.lengths).tolist()]
+        self._starts = torch.tensor(self._bounds, device=self.device)
+        finals = self._tensor(dataset.final_observations)
+        self._finals = finals.sub_(self._mean).div_(self._std)
+        self._offline = count
+        # the buffer holds the trajectories from this one on
+        self._first = max(0, count - capacity)
+
+    @property
+    def num_trajectories(self) -> int:
+        """Trajectories in the buffer."""
+        return len(self._bounds) - 1 - self._first
+
+    @property
+    def num_transitions(self) -> int:
+        """Transitions in the buffer."""
+        return self._end - self._bounds[self._first]
+
+    @property
+    def _end(self) -> int:
+        return self._bounds[-1]
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Append a collected trajectory; the oldest one leaves a full buffer.
+
+        Amortised linear in the trajectory's length.
+        """
+        length = len(trajectory.rewards)
+        self._make_room(length)
+        rows = slice(self._end, self._end + length)
+        states = self._tensor(trajectory.observations)
+        rtg = self._tensor(returns_to_go(trajectory.rewards, np.array([length])))
+        self._rows["states"][rows] = (states - self._mean) / self._std
+        self._rows["actions"][rows] = clamp_action(self._tensor(trajectory.actions))
+        self._rows["rewards"][rows] = self._tensor(trajectory.rewards)
+        self._rows["terminals"][rows] = torch.from_numpy(trajectory.terminals).to(self.device)
+        self._rows["rtg"][rows] = rtg * self._rtg_scale
+        number = len(self._bounds) - 1
+        final = self._tensor(trajectory.final_observation)
+        self._finals[number] = (final - self._mean) / self._std
+        self._starts[number + 1] = rows.stop
+        self._bounds.append(rows.stop)
+        self._first = max(self._first, len(self._bounds) - 1 - self.capacity)
+
+    def sample(self, batch_size: int, steps: int, *, offline: bool = False) -> Batch:
+        """Draw sub-trajectories of up to `steps` steps, each starting at a uniform transition.
+
+        Args:
+            batch_size: B.
+            steps: K; a sub-trajectory ends with its episode and is padded on the left.
+            offline: Draw from all offline trajectories instead of from the buffer.
+        """
+        low = 0 if offline else self._bounds[self._first]
+        high = self._bounds[self._offline] if offline else self._end
+        return self.gather(torch.randint(low, high, (batch_size,), device=self.device), steps)
+
+    def gather(self, rows: Tensor, steps: int) -> Batch:
+        """The sub-trajectories of up to `steps` steps from the given rows (B,) on."""
+        starts = self._starts[: len(self._bounds)]
+        number = torch.searchsorted(starts, rows, right=True) - 1
+        ends = starts[number + 1]
+        length = (ends - rows).clamp(max=steps)
+        # column k of K + 1 is this many steps after the first one; padding is before it
+        step = torch.arange(steps + 1, device=self.device) - (steps - length)[:, None]
+        mask = step >= 0
+        index = (rows[:, None] + step.clamp(min=0)).clamp(max=(ends - 1)[:, None])
+        ended = (rows + length == ends)[:, None]
+        # the last column is the step after the sub-trajectory, which may lie behind the episode
+        states = self._rows["states"][index]
+        states = torch.where(mask[..., None], states, self._padding)
+        states[:, -1] = torch.where(ended, self._finals[number], states[:, -1])
+        rtg = torch.where(mask, self._rows["rtg"][index], 0.0)
+        rtg[:, -1] = torch.where(ended[:, 0], 0.0, rtg[:, -1])
+        index, mask = index[:, :-1], mask[:, :-1]
+        timesteps = (index - starts[number][:, None]).clamp(max=MAX_TIMESTEPS - 1)
+        return Batch(
+            states=states[:, :-1],
+            next_states=torch.where(mask[..., None], states[:, 1:], self._padding),
+            actions=torch.where(mask[..., None], self._rows["actions"][index], 0.0),
+            rewards=torch.where(mask, self._rows["rewards"][index], 0.0),
+            dones=torch.where(mask, self._rows["terminals"][index].float(), PADDING_DONE),
+            rtg=rtg[..., None],
+            timesteps=torch.where(mask, timesteps, 0),
+            mask=mask,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was collected: small beside the offline dataset, which is not in it."""
+        first_row = self._bounds[self._offline]
+        rows = {name: x[first_row : self._end].clone() for name, x in self._rows.items()}
+        finals = self._finals[self._offline : len(self._bounds) - 1].clone()
+        bounds = [bound - first_row for bound in self._bounds[self._offline :]]
+        return {"rows": rows, "finals": finals, "bounds": bounds, "first": self._first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()` into a buffer made from the same dataset."""
+        start = self._bounds[self._offline]
+        del self._bounds[self._offline + 1 :]
+        count = len(state["bounds"]) - 1
+        self._grow(rows=state["bounds"][-1], trajectories=count)
+        self._bounds += [start + bound for bound in state["bounds"][1:]]
+        for name, x in state["rows"].items():
+            self._rows[name][start : self._end] = x.to(self.device)
+        self._finals[self._offline : self._offline + count] = state["finals"].to(self.device)
+        self._starts[: len(self._bounds)] = torch.tensor(self._bounds, device=self.device)
+        self._first = state["first"]
+
+    def _make_room(self, length: int) -> None:
+        """See to free space for one more trajectory of this many rows."""
+        offline_rows = self._bounds[self._offline]
+        if self._end + length > len(self._rows["rewards"]):
+            dead = self._bounds[max(self._first, self._offline)] - offline_rows
+            if 2 * dead >= self._end - offline_rows and dead > 0:
+                self._forget_dead()
+            # at least half as much again, so that copying stays amortised
+            self._grow(rows=length, spare_rows=self._end // 2)
+        self._grow(trajectories=1, spare_trajectories=len(self._bounds))
+
+    def _grow(
+        self,
+        rows: int = 0,
+        trajectories: int = 0,
+        spare_rows: int = 0,
+        spare_trajectories: int = 0,
+    ) -> None:
+        """Reallocate what has no room for so many more rows and trajectories."""
+        count = len(self._bounds) - 1
+        if self._end + rows > len(self._rows["rewards"]):
+            size = self._end + max(rows, spare_rows)
+            self._rows = {name: _resized(x, self._end, size) for name, x in self._rows.items()}
+        if count + trajectories > len(self._finals):
+            size = count + max(trajectories, spare_trajectories)
+            self._finals = _resized(self._finals, count, size)
+            self._starts = _resized(self._starts, count + 1, size + 1)
+
+    def _forget_dead(self) -> None:
+        """Move the collected trajectories of the buffer over those that have left it."""
+        first = max(self._first, self._offline)
+        start, offline_rows = self._bounds[first], self._bounds[self._offline]
+        live, count = self._end - start, len(self._bounds) - 1 - first
+        for x in self._rows.values():
+            x[offline_rows : offline_rows + live] = x[start : self._end].clone()
+        finals = self._finals[first : first + count].clone()
+        self._finals[self._offline : self._offline + count] = finals
+        moved = [bound - start + offline_rows for bound in self._bounds[first + 1 :]]
+        self._bounds[self._offline + 1 :] = moved
+        self._starts[: len(self._bounds)] = torch.tensor(self._bounds, device=self.device)
+        self._first = self._offline
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+
+def _resized(x: Tensor, used: int, size: int) -> Tensor:
+    """The first `used` rows of x in a new tensor of `size` rows."""
+    out = x.new_empty(size, *x.shape[1:])
+    out[:used] = x[:used]
+    return out
