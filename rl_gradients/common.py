@@ -125,4 +125,4 @@ def twin_q_loss(q: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Info]:
         mask: (B, K) bool.
     """
     loss = critic_mean((q - target).square().sum(dim=0), mask)
-    return loss, {"critic_MSE_loss": loss.detach(), "Q_mean": masked_mean(q[0].detach(), mask)}
+    return loss, {"Q_mean": masked_mean(q[0].detach(), mask)}

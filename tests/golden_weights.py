@@ -32,22 +32,28 @@ def load_policy(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> Non
 
 
 def load_critic(critic: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Load golden weights l1..l3 (first Q), l4..l6 (second Q), V_l1..V_l3 into a Critic."""
-    critic.load_state_dict(critic_state(weights))
+    """Load golden weights into a `critic.Critic`."""
+    state = {k: v.clone() for k, v in critic.state_dict().items()}
+    for name, view in golden_critic_state(state).items():
+        view.copy_(weights.pop(name))
+    assert not weights
+    critic.load_state_dict(state)
 
 
-def critic_state(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Golden critic tensors under the names, and stacked as in, `critic.Critic`."""
-    state = {k: v for k, v in weights.items() if k.startswith("time_embed")}
-    names = {k.removeprefix("Q_"): v for k, v in weights.items()}
-    for layer in range(3):
-        pair = [f"l{layer + 1}", f"l{layer + 4}"]
-        if f"{pair[0]}.weight" in names:
-            weight = torch.stack([names[f"{name}.weight"] for name in pair])
-            bias = torch.stack([names[f"{name}.bias"] for name in pair])
-            state[f"q_net.layers.{layer}.weight"] = weight
-            state[f"q_net.layers.{layer}.bias"] = bias[:, None]
-        if f"V_l{layer + 1}.weight" in names:
-            state[f"v_net.layers.{layer}.weight"] = names[f"V_l{layer + 1}.weight"][None]
-            state[f"v_net.layers.{layer}.bias"] = names[f"V_l{layer + 1}.bias"][None, None]
-    return state
+def golden_critic_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Views of a Critic's stacked tensors under golden names.
+
+    The two Q networks are l1..l3 and l4..l6, with a V network Q_l1.. and V_l1..V_l3.
+    """
+    with_v = any(name.startswith("v_net") for name in state)
+    views = {}
+    for name, tensor in state.items():
+        if name.startswith("time_embed"):
+            views[name] = tensor
+            continue
+        net, _, layer, kind = name.split(".")
+        for member, part in enumerate(tensor):
+            number = 3 * member + int(layer) + 1
+            head = {"q_net": "Q_", "v_net": "V_"}[net] if with_v else ""
+            views[f"{head}l{number}.{kind}"] = part[0] if kind == "bias" else part
+    return views

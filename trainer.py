@@ -1,0 +1,297 @@
+"""One update and one iteration of training: critic, actor, temperature, targets."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from critic import Critic, CriticConfig
+from decision_transformer import DecisionTransformer, PolicyOutput, TransformerSize
+from decision_transformer.policy import Deterministic
+from envs.tasks import Task
+from lamb import Lamb
+from replay_buffer import Batch
+from rl_gradients import Info, Networks, RLGradient, make_rl_gradient
+from rl_gradients.common import masked_mean
+from settings import Settings
+
+Module = TypeVar("Module", bound=nn.Module)
+
+GRADIENT_CLIP = 0.25
+CRITIC_WEIGHT_DECAY = 0.01
+TEMPERATURE_LR = 1e-4
+
+# what is logged under another name than training/<name>
+_LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
+
+
+def make_actor(settings: Settings, task: Task) -> DecisionTransformer:
+    """The policy that the settings describe."""
+    size = TransformerSize(
+        embed_dim=settings.embed_dim,
+        n_layer=settings.n_layer,
+        n_head=settings.n_head,
+        activation=settings.activation_function,
+        dropout=settings.dropout,
+    )
+    return DecisionTransformer(
+        task.obs_dim,
+        task.act_dim,
+        size,
+        stochastic=bool(settings.stoc),
+        ordering=bool(settings.ordering),
+        autocast_dtype=torch.bfloat16 if settings.precision == "bf16" else None,
+    )
+
+
+def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:
+    """The critics that the algorithm needs, with LayerNorm where the family has it by default."""
+    default = task.spec.critic_layernorm
+    normalize = {1: True, -1: False}.get(settings.override_layernorm, default)
+    config = CriticConfig(
+        activation=settings.critic_activation,
+        normalization=settings.critic_normalization if normalize else None,
+        time_aware=settings.critic_time_aware,
+        time_dim=settings.critic_time_dim,
+    )
+    return Critic(
+        task.obs_dim, task.act_dim, config, num_q=algorithm.num_q, with_v=algorithm.with_v
+    )
+
+
+def supervised_loss(
+    policy: PolicyOutput, batch: Batch, entropy: Tensor | None, entropy_weight: Tensor | float
+) -> tuple[Tensor, Info]:
+    """The decision transformer's own loss, a mean over the steps that are no padding.
+
+    Deterministic: the squared error per action dimension. Stochastic (Zheng et al. 2022,
+    equation 5): -(log pi(a | .) + weight * entropy).
+
+    Args:
+        policy: The actor's output on the batch.
+        batch: The batch.
+        entropy: 0-d estimate of the policy's entropy; None for a deterministic policy.
+        entropy_weight: The temperature, without gradient; 0 leaves the entropy out.
+    """
+    if isinstance(policy, Deterministic):
+        error = F.mse_loss(policy.mean, batch.actions, reduction="none").mean(-1)
+        return masked_mean(error, batch.mask), {}
+    nll = -masked_mean(policy.log_prob(batch.actions), batch.mask)
+    loss = nll if entropy is None else nll - entropy_weight * entropy
+    return loss, {"nll": nll.detach()}
+
+
+class Trainer:
+    """The networks, their optimisers and the update.
+
+    Args:
+        settings: All settings of the run.
+        task: The task, for the sizes of the networks and the critic's LayerNorm.
+        device: Where everything is computed.
+    """
+
+    def __init__(self, settings: Settings, task: Task, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        self.algorithm = make_rl_gradient(settings)
+        actor = make_actor(settings, task).to(device)
+        critic = make_critic(settings, task, self.algorithm).to(device)
+        log_temperature = torch.tensor(settings.init_temperature, device=device).log()
+        self.nets = Networks(
+            actor, critic, _target(actor), _target(critic), nn.Parameter(log_temperature)
+        )
+        self.actor_optimizer = Lamb(
+            actor.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.critic_optimizer = torch.optim.AdamW(
+            critic.parameters(),
+            lr=settings.critic_learning_rate,
+            weight_decay=CRITIC_WEIGHT_DECAY,
+            foreach=True,
+        )
+        self.temperature_optimizer = torch.optim.Adam(
+            [self.nets.log_temperature], lr=TEMPERATURE_LR * settings.temperature_learnable
+        )
+        self.tunes_temperature = bool(settings.stoc) and (
+            bool(settings.use_entropy_reg) or self.algorithm.tunes_temperature
+        )
+        self.entropy_target = -float(task.act_dim)
+        self.actor_updates = 0
+        self.rl_coeff, self.sup_coeff = 0.0, 1.0
+        self._logged: dict[str, list[Tensor]] = defaultdict(list)
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers on the training device."""
+        return torch.randn(tuple(shape), device=self.device)
+
+    def start_phase(self, rl_coeff: float, sup_coeff: float) -> None:
+        """Begin pretraining or online fine-tuning: its coefficients, fresh target networks.
+
+        Optimisers and the learning-rate schedule carry over.
+        """
+        self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
+        self.nets.actor_target = _target(self.nets.actor)
+        self.nets.critic_target = _target(self.nets.critic)
+
+    def run_iteration(
+        self,
+        sample: Callable[[], Batch],
+        num_updates: int,
+        on_update: Callable[[], object] = lambda: None,
+    ) -> dict[str, float]:
+        """`num_updates` actor updates, with `--num_actor_update_interval` critic updates each.
+
+        Args:
+            sample: Draws a batch.
+            num_updates: Number of actor updates.
+            on_update: Called after each, for a progress bar.
+
+        Returns:
+            Means over the iteration, by the names of docs/METRICS.md.
+        """
+        start = time.perf_counter()
+        self.nets.actor.train()
+        interval = self.settings.num_actor_update_interval
+        for i in range(num_updates * interval):
+            self.update(sample(), with_actor=i % interval == 0)
+            if i % interval == 0:
+                on_update()
+        metrics = self._read_logged()
+        seconds = time.perf_counter() - start
+        metrics["time/training"] = seconds
+        metrics["time/updates_per_second"] = num_updates / seconds if num_updates else 0.0
+        return metrics
+
+    def update(self, batch: Batch, with_actor: bool) -> None:
+        """One critic update; where due also the actor on the same batch, and then the targets."""
+        self._update_critic(batch)
+        if with_actor:
+            self._update_actor(batch)
+            self._update_targets()
+
+    def _update_critic(self, batch: Batch) -> None:
+        loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        self._log({"critic_MSE_loss": loss.detach(), **info})
+
+    def _update_actor(self, batch: Batch) -> None:
+        nets = self.nets
+        policy = nets.actor(
+            batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask
+        )
+        entropy = None
+        if not isinstance(policy, Deterministic):
+            entropy = masked_mean(policy.entropy(self.noise), batch.mask)
+            self._log({"entropy": entropy.detach(), "temperature": nets.temperature})
+        weight = nets.temperature if self.settings.use_entropy_reg else 0.0
+        sup_loss, sup_info = supervised_loss(policy, batch, entropy, weight)
+
+        # without a coefficient the RL loss is for the log only
+        nets.critic.requires_grad_(False)
+        with torch.set_grad_enabled(self.rl_coeff != 0):
+            rl_loss, rl_info = self.algorithm.actor_loss(nets, batch, policy, self.noise)
+        nets.critic.requires_grad_(True)
+        rl_coeff: Tensor | float = self.rl_coeff
+        if self.settings.normalized_rl_coeff:
+            rl_coeff = self.rl_coeff / rl_info["rl_scale"]
+
+        loss = self.sup_coeff * sup_loss + rl_coeff * rl_loss
+        self.actor_optimizer.zero_grad()
+        loss.backward()
+        self._step_actor()
+        if self.tunes_temperature and entropy is not None:
+            self._update_temperature(entropy.detach())
+        rl_info.pop("rl_scale")
+        losses = {"actor_loss": loss, "sup_loss": sup_loss, "rl_loss": rl_loss}
+        losses["rl_coeff"] = torch.as_tensor(rl_coeff, device=self.device)
+        self._log({**{k: v.detach() for k, v in losses.items()}, **sup_info, **rl_info})
+
+    def _step_actor(self) -> None:
+        if self.settings.grad_clip:
+            norm = nn.utils.clip_grad_norm_(self.nets.actor.parameters(), GRADIENT_CLIP)
+            self._log({"grad_norm": norm})
+        self.actor_optimizer.param_groups[0]["lr"] = self.actor_lr
+        self.actor_optimizer.step()
+        self.actor_updates += 1
+
+    @property
+    def actor_lr(self) -> float:
+        """Learning rate of the next actor update: linear warm-up, then constant."""
+        settings = self.settings
+        if not settings.lr_scheduler or not settings.warmup_steps:
+            return settings.learning_rate
+        return settings.learning_rate * min((self.actor_updates + 1) / settings.warmup_steps, 1)
+
+    def _update_temperature(self, entropy: Tensor) -> None:
+        """Move the entropy towards minus the action dimension (Haarnoja et al. 2018b, eq. 18)."""
+        loss = self.nets.log_temperature.exp() * (entropy - self.entropy_target)
+        self.temperature_optimizer.zero_grad()
+        loss.backward()
+        self.temperature_optimizer.step()
+
+    @torch.no_grad()
+    def _update_targets(self) -> None:
+        """theta' <- tau theta + (1 - tau) theta'"""
+        pairs = [
+            (self.nets.actor_target, self.nets.actor),
+            (self.nets.critic_target, self.nets.critic),
+        ]
+        slow: list[Tensor] = [p for target, _ in pairs for p in target.parameters()]
+        fast: list[Tensor] = [p for _, online in pairs for p in online.parameters()]
+        torch._foreach_lerp_(slow, fast, self.algorithm.tau)
+
+    def _log(self, info: Info) -> None:
+        """Keep 0-d tensors on the device: reading one now would wait for the device."""
+        for name, value in info.items():
+            self._logged[name].append(value)
+
+    def _read_logged(self) -> dict[str, float]:
+        metrics = {"training/actor_lr": self.actor_lr}
+        for name, values in self._logged.items():
+            stacked = torch.stack(values).float()
+            metrics[f"training/{_LOG_NAMES.get(name, name)}"] = stacked.mean().item()
+            if name == "actor_loss":
+                metrics["training/train_loss_std"] = stacked.std(correction=0).item()
+        self._logged.clear()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, targets, optimisers and counters, as tensors and plain values."""
+        nets = self.nets
+        return {
+            "actor": nets.actor.state_dict(),
+            "critic": nets.critic.state_dict(),
+            "actor_target": nets.actor_target.state_dict(),
+            "critic_target": nets.critic_target.state_dict(),
+            "log_temperature": nets.log_temperature.detach().clone(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "temperature_optimizer": self.temperature_optimizer.state_dict(),
+            "actor_updates": self.actor_updates,
+            "rl_coeff": self.rl_coeff,
+            "sup_coeff": self.sup_coeff,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()`."""
+        nets = self.nets
+        for name in ("actor", "critic", "actor_target", "critic_target"):
+            getattr(nets, name).load_state_dict(state[name])
+        nets.log_temperature.data.copy_(state["log_temperature"])
+        for name in ("actor_optimizer", "critic_optimizer", "temperature_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.actor_updates = state["actor_updates"]
+        self.rl_coeff, self.sup_coeff = state["rl_coeff"], state["sup_coeff"]
+
+
+def _target(module: Module) -> Module:
+    """A copy for slow updates: no gradient, dropout off."""
+    return copy.deepcopy(module).requires_grad_(False).eval()
