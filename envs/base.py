@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from typing import Any, ClassVar
 
 import gymnasium
@@ -124,6 +126,14 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if warmstart is not None:
             self.warmstart[:] = warmstart
 
+    def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
+        """Put what a reset moves where a recorded episode had it; nothing moves by default.
+
+        Args:
+            placement: Arrays of the model by attribute name ("body_pos", "site_pos", ...).
+            goal: The episode's goal, for families that draw one.
+        """
+
     def forward(self) -> None:
         """A forward pass that also renews the solver's warm start, as MuJoCo 2.1.0's did."""
         mujoco.mj_forward(self.model, self.data)
@@ -146,13 +156,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            try:
-                self._renderer = mujoco.Renderer(self.model, *self.image_size)
-            except Exception as error:  # every OpenGL backend raises exceptions of its own
-                raise UserError(
-                    f"rendering needs OpenGL ({error}); without a display set MUJOCO_GL=egl or "
-                    "MUJOCO_GL=osmesa before Python starts"
-                ) from None
+            self._renderer = _make_renderer(self.model, self.image_size)
         self._renderer.update_scene(self.data, self.camera)
         return self._renderer.render()
 
@@ -160,6 +164,17 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _make_renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:
+    remedy = "set MUJOCO_GL=egl or MUJOCO_GL=osmesa before Python starts"
+    displays = {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"}
+    if sys.platform == "linux" and displays.isdisjoint(os.environ):
+        raise UserError(f"rendering needs OpenGL, and there is no display; {remedy}")
+    try:
+        return mujoco.Renderer(model, *size)
+    except Exception as error:  # every OpenGL backend raises exceptions of its own
+        raise UserError(f"rendering needs OpenGL ({error}); {remedy}") from None
 
 
 def bounded(actions: np.ndarray) -> np.ndarray:

@@ -41,6 +41,8 @@ def maze_mjcf(maze: str) -> str:
         f'<geom name="wall_{row}_{column}" class="wall" pos="{row + 1} {column + 1} 0"/>'
         for row, column in cells(maze, "#")
     )
+    goal_row, goal_column = cells(maze, "G")[0]
+    rows, columns = len(maze.split("/")), len(maze.split("/")[0])
     return f"""
     <mujoco model="maze2d">
       <compiler inertiafromgeom="true" angle="radian"/>
@@ -55,15 +57,16 @@ def maze_mjcf(maze: str) -> str:
         </default>
       </default>
       <worldbody>
-        <light pos="3 3 10" dir="0 0 -1" directional="true"/>
+        <light dir="0 0 -1" directional="true"/>
         <geom name="ground" type="plane" size="40 40 0.25" pos="0 0 -0.1"
               contype="1" conaffinity="0" rgba="0.9 0.9 0.9 1"/>
         {walls}
-        <site name="target_site" size="0.2" rgba="0.9 0.2 0.2 1"/>
+        <site pos="{goal_row + ORIGIN} {goal_column + ORIGIN} 0" size="0.2" rgba="0.9 0.2 0.2 1"/>
+        <camera name="overview" pos="{rows / 2 + 0.5} {columns / 2 + 0.5} {1.4 * columns}"
+                xyaxes="0 1 0 -1 0 0"/>
         <body name="particle" pos="{ORIGIN} {ORIGIN} 0">
           <geom name="particle_geom" type="sphere" size="{BALL_RADIUS}"
                 contype="1" conaffinity="1" rgba="0.1 0.3 0.9 1"/>
-          <site name="particle_site" size="0.05" rgba="0.1 0.3 0.9 0"/>
           <joint name="ball_x" axis="1 0 0"/>
           <joint name="ball_y" axis="0 1 0"/>
         </body>
@@ -79,6 +82,8 @@ class Maze2dEnv(MujocoEnv):
         layout: A key of `MAZES`.
     """
 
+    camera = "overview"
+
     def __init__(self, layout: str, render_mode: str | None = None) -> None:
         if layout not in MAZES:
             raise UserError(f"maze2d layout {layout!r}: unknown; there are {', '.join(MAZES)}")
@@ -89,8 +94,6 @@ class Maze2dEnv(MujocoEnv):
         # the goal cell may be drawn as a start too, and comes after the free ones
         self.starts = np.concatenate((cells(maze, "O"), cells(maze, "G"))).astype(float)
         self.goal = cells(maze, "G")[0].astype(float)
-        if render_mode is not None:
-            model.site("target_site").pos[:2] = self.goal + ORIGIN
 
     def reset_state(self) -> None:
         start = self.starts[self.np_random.integers(len(self.starts))]

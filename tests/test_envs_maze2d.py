@@ -1,0 +1,75 @@
+"""Maze2d: mazes, resets, reward, speed limit, walls."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import envs
+from envs.maze2d import MAZES, Maze2dEnv, cells
+from envs.tasks import get_task
+from utils import UserError
+
+ENVS = {layout: Maze2dEnv(layout) for layout in MAZES}
+
+
+@pytest.mark.parametrize("layout", MAZES)
+def test_maze_is_closed_and_has_one_goal(layout):
+    rows = MAZES[layout].split("/")
+    assert len({len(row) for row in rows}) == 1
+    assert set(rows[0] + rows[-1] + "".join(row[0] + row[-1] for row in rows)) == {"#"}
+    assert len(cells(MAZES[layout], "G")) == 1
+    assert len(cells(MAZES[layout], "#OG")) == sum(map(len, rows))
+
+
+@pytest.mark.parametrize("layout", MAZES)
+def test_reset_distribution(layout):
+    env = ENVS[layout]
+    env.reset(seed=0)
+    obs = np.array([env.reset()[0] for _ in range(2000)])
+    nearest = np.rint(obs[:, :2])
+    assert np.abs(obs[:, :2] - nearest).max() <= 0.1
+    np.testing.assert_allclose((obs[:, :2] - nearest).std(), 0.1 / np.sqrt(3), rtol=0.05)
+    np.testing.assert_allclose(obs[:, 2:].std(), 0.1, rtol=0.05)
+    free = {tuple(cell) for cell in cells(MAZES[layout], "OG").tolist()}
+    starts, counts = np.unique(nearest, axis=0, return_counts=True)
+    assert {tuple(cell) for cell in starts.tolist()} == free  # the goal cell among them
+    expected = len(obs) / len(free)
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(MAZES)),
+    st.integers(0, 2**31 - 1),
+    st.lists(st.tuples(*[st.floats(-1, 1)] * 2), min_size=1, max_size=60),
+)
+def test_properties(layout, seed, actions):
+    env = ENVS[layout]
+    before, _ = env.reset(seed=seed)
+    free = {tuple(cell) for cell in cells(MAZES[layout], "OG").tolist()}
+    for action in actions:
+        obs, reward, terminated = env.advance(np.array(action))
+        # limited to 5 before a step; a step then adds at most 100 / mass * 0.01, a contact more
+        assert np.abs(obs[2:]).max() < 10
+        assert tuple(np.rint(obs[:2])) in free
+        assert reward == (np.hypot(*(obs[:2] - env.goal)) <= 0.5)
+        assert not terminated
+        np.testing.assert_allclose(obs[:2], before[:2] + 0.01 * obs[2:], atol=1e-12)
+        before = obs
+
+
+def test_wall_holds_the_ball():
+    env = envs.make(get_task("maze2d-umaze-v1"))
+    env.reset(seed=0)
+    env.set_state(np.array([1.0, 2.0]), np.zeros(2))
+    for _ in range(300):
+        obs, *_ = env.advance(np.array([1.0, 0.0]))
+    # the wall below (1, 2) begins half a cell lower, shifted by the origin's 0.2
+    assert 1.0 < obs[0] < 1.25
+    assert obs[1] == pytest.approx(2.0, abs=1e-6)
+
+
+def test_unknown_layout():
+    with pytest.raises(UserError, match="layout 'tiny'"):
+        Maze2dEnv("tiny")
