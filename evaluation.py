@@ -1,0 +1,247 @@
+"""Rollouts of a decision transformer in a vector of environments, to evaluate or to collect.
+
+The histories of all episodes lie in preallocated arrays on the policy's device; an observation
+is normalised once, when it arrives. At each step the policy sees the last steps that exist,
+without padding, of those environments that are still running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decision_transformer import DecisionTransformer, Deterministic, Noise, PolicyOutput
+from decision_transformer.decision_transformer import MAX_TIMESTEPS
+from decision_transformer.policy import clamp_action
+from delayedreward import RewardDelayer
+from envs.tasks import Task
+from replay_buffer import Trajectory
+
+
+class Environments(Protocol):
+    """What a rollout needs of `envs.EnvVector`."""
+
+    num_envs: int
+
+    def reset(self, indices: np.ndarray | None = None) -> np.ndarray: ...
+
+    def step(
+        self, actions: np.ndarray, indices: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+
+    def success(self) -> np.ndarray | None: ...
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How the policy acts.
+
+    Attributes:
+        task: For the reward transform, the scale of returns-to-go and the horizon.
+        context_length: Steps of history that the policy sees.
+        state_mean, state_std: (obs_dim,) for normalising observations.
+        delayed_reward: Rewards are paid every so many steps; 0 at every step.
+    """
+
+    task: Task
+    context_length: int
+    state_mean: np.ndarray
+    state_std: np.ndarray
+    delayed_reward: int = 0
+
+
+@dataclass
+class Episode:
+    """One finished episode.
+
+    Attributes:
+        trajectory: What was seen and done; the last step is marked terminal, as published runs
+            store collected episodes, also at the time limit.
+        raw_return: Sum of the environment's own rewards.
+        reached_horizon: Whether it lasted to the time limit.
+        success: By the family's own criterion; None for families without one.
+    """
+
+    trajectory: Trajectory
+    raw_return: float
+    reached_horizon: bool
+    success: bool | None
+
+    @property
+    def training_return(self) -> float:
+        """Sum of the training rewards."""
+        return float(self.trajectory.rewards.sum())
+
+    @property
+    def length(self) -> int:
+        return len(self.trajectory.rewards)
+
+
+def mean_action(policy: PolicyOutput) -> Tensor:
+    """The action for evaluation."""
+    return clamp_action(policy.mean)
+
+
+def exploring_action(policy: PolicyOutput, noise: Noise, std: float) -> Tensor:
+    """The action for collecting: a deterministic policy's with Gaussian noise, else a sample."""
+    if isinstance(policy, Deterministic):
+        return clamp_action(policy.mean + std * noise(policy.mean.shape))
+    return clamp_action(policy.sample(noise))
+
+
+class _Histories:
+    """Preallocated normalised states, actions and returns-to-go of n episodes."""
+
+    def __init__(self, settings: RolloutSettings, num_envs: int, device: torch.device) -> None:
+        task, size = settings.task, (num_envs, settings.task.horizon)
+        self.mean = torch.as_tensor(settings.state_mean, dtype=torch.float32, device=device)
+        self.std = torch.as_tensor(settings.state_std, dtype=torch.float32, device=device)
+        self.states = torch.empty(*size, task.obs_dim, device=device)
+        self.actions = torch.zeros(*size, task.act_dim, device=device)
+        self.rtg = torch.empty(*size, 1, device=device)
+        self.timesteps = torch.arange(task.horizon, device=device).clamp(max=MAX_TIMESTEPS - 1)
+        self.context_length = settings.context_length
+
+    def write_state(self, t: int, running: Tensor, obs: np.ndarray, rtg: np.ndarray) -> None:
+        device = self.states.device
+        states = torch.as_tensor(obs, dtype=torch.float32, device=device)
+        self.states[running, t] = (states - self.mean) / self.std
+        self.rtg[running, t, 0] = torch.as_tensor(rtg, dtype=torch.float32, device=device)
+
+    def context(self, t: int, running: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The last steps up to t of the running episodes: states, actions, rtg, timesteps."""
+        steps = slice(max(0, t + 1 - self.context_length), t + 1)
+        timesteps = self.timesteps[steps].expand(len(running), -1)
+        return (
+            self.states[running, steps],
+            self.actions[running, steps],
+            self.rtg[running, steps],
+            timesteps,
+        )
+
+
+class _Records:
+    """What n episodes saw and did, as NumPy arrays in the environment's units."""
+
+    def __init__(self, task: Task, num_envs: int) -> None:
+        size = (num_envs, task.horizon)
+        self.observations = np.empty((*size, task.obs_dim), np.float32)
+        self.finals = np.empty((num_envs, task.obs_dim), np.float32)
+        self.actions = np.empty((*size, task.act_dim), np.float32)
+        self.rewards = np.empty(size)
+        self.raw_returns = np.zeros(num_envs)
+        self.lengths = np.zeros(num_envs, np.int64)
+
+    def trajectory(self, i: int) -> Trajectory:
+        length = self.lengths[i]
+        terminals = np.zeros(length, bool)
+        terminals[-1] = True
+        return Trajectory(
+            self.observations[i, :length].copy(),
+            self.finals[i].copy(),
+            self.actions[i, :length].copy(),
+            self.rewards[i, :length].copy(),
+            terminals,
+        )
+
+
+@torch.inference_mode()
+def rollout(
+    actor: DecisionTransformer,
+    envs: Environments,
+    settings: RolloutSettings,
+    target_return: float,
+    choose_action: Callable[[PolicyOutput], Tensor] = mean_action,
+    after_step: Callable[[], object] = lambda: None,
+) -> list[Episode]:
+    """Play one whole episode in each environment.
+
+    Args:
+        actor: The policy, in the mode (dropout on or off) it is to act in.
+        envs: n environments; all are reset.
+        settings: How the policy acts.
+        target_return: Desired return in training units; return-to-go starts at target x scale
+            and falls by reward x scale at each step.
+        choose_action: From the policy's output (k, act_dim) to actions inside (-1, 1).
+        after_step: Called after each step of the environments.
+
+    Returns:
+        n episodes, in the order of the environments.
+    """
+    task, n = settings.task, envs.num_envs
+    device = next(actor.parameters()).device
+    histories, records = _Histories(settings, n, device), _Records(task, n)
+    delayer = RewardDelayer(n, settings.delayed_reward)
+    scale = task.spec.rtg_scale
+    rtg = np.full(n, target_return * scale)
+    running = np.arange(n)
+    obs = envs.reset()
+    for t in range(task.horizon):
+        records.observations[running, t] = obs
+        index = torch.as_tensor(running, device=device)
+        histories.write_state(t, index, obs, rtg[running])
+        action = choose_action(actor.act(*histories.context(t, index)))
+        histories.actions[index, t] = action
+        actions = action.cpu().numpy()
+        records.actions[running, t] = actions
+
+        obs, raw, terminated, truncated = envs.step(actions, running)
+        after_step()
+        done = terminated | truncated | (t + 1 == task.horizon)
+        rewards = delayer.step(task.training_reward(raw), done, running)
+        records.rewards[running, t] = rewards
+        records.raw_returns[running] += raw
+        records.lengths[running] = t + 1
+        records.finals[running] = obs
+        rtg[running] -= rewards * scale
+        running, obs = running[~done], obs[~done]
+        if len(running) == 0:
+            break
+    success = envs.success()
+    return [
+        Episode(
+            records.trajectory(i),
+            float(records.raw_returns[i]),
+            bool(records.lengths[i] == task.horizon),
+            None if success is None else bool(success[i]),
+        )
+        for i in range(n)
+    ]
+
+
+def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
+    """Means over evaluation episodes, by the names of docs/METRICS.md."""
+    returns = np.array([episode.training_return for episode in episodes])
+    lengths = np.array([episode.length for episode in episodes])
+    metrics = {
+        "evaluation/return_mean_gm": returns.mean(),
+        "evaluation/return_std_gm": returns.std(),
+        "evaluation/length_mean_gm": lengths.mean(),
+        "evaluation/length_std_gm": lengths.std(),
+        **_raw_metrics(episodes, task, "evaluation", "raw_return_mean"),
+    }
+    if task.family == "antmaze":
+        metrics["evaluation/SR"] = sum(not episode.reached_horizon for episode in episodes)
+    successes = [episode.success for episode in episodes if episode.success is not None]
+    if successes:
+        metrics["evaluation/success_rate"] = np.mean(successes)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def collection_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
+    """Means over collected episodes, by the names of docs/METRICS.md."""
+    return {
+        "aug_traj/return": float(np.mean([e.training_return for e in episodes])),
+        "aug_traj/length": float(np.mean([e.length for e in episodes])),
+        **_raw_metrics(episodes, task, "aug_traj", "raw_return"),
+    }
+
+
+def _raw_metrics(episodes: list[Episode], task: Task, kind: str, name: str) -> dict[str, float]:
+    raw = float(np.mean([episode.raw_return for episode in episodes]))
+    return {f"{kind}/{name}": raw, f"{kind}/normalized_score": task.normalized_score(raw)}

@@ -1,0 +1,158 @@
+"""Rollouts against golden numbers, against padded acting, and in real environments."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+from decision_transformer import DecisionTransformer, TransformerSize
+from envs.tasks import TASKS, Family, Task
+from evaluation import (
+    RolloutSettings,
+    collection_metrics,
+    evaluation_metrics,
+    exploring_action,
+    mean_action,
+    rollout,
+)
+from tests.conftest import GOLDEN
+from tests.golden_weights import golden_weights, load_policy
+
+SMALL = TransformerSize(embed_dim=32, n_layer=2, n_head=2)
+
+
+class LinearEnvs:
+    """x' = x A + a B, reward x'[0] - 0.1 |a|^2, ending after given numbers of steps."""
+
+    def __init__(self, data):
+        self.a, self.b, self.x0, self.end = data["A"], data["B"], data["x0"], data["end"]
+        self.num_envs = len(self.x0)
+
+    def reset(self, indices=None):
+        self.x, self.t = self.x0.copy(), np.zeros(self.num_envs, int)
+        return self.x.copy()
+
+    def step(self, actions, indices=None):
+        self.x[indices] = self.x[indices] @ self.a + actions @ self.b
+        self.t[indices] += 1
+        obs = self.x[indices].copy()
+        rewards = obs[:, 0] - 0.1 * (actions**2).sum(-1)
+        terminated = self.t[indices] >= self.end[indices]
+        return obs, rewards, terminated, np.zeros(len(indices), bool)
+
+    def success(self):
+        return None
+
+
+@pytest.fixture
+def linear_task(monkeypatch):
+    family = Family(5, 2, 0.0, 1.0, rtg_scale=0.1)
+    monkeypatch.setitem(envs.tasks.FAMILIES, "linear", family)
+    return Task("linear-v0", "linear", 9, 0.0, 1.0, 0, 0.0, "")
+
+
+@pytest.mark.parametrize("stochastic", [0, 1])
+def test_rollout_equals_golden(stochastic, linear_task):
+    data = np.load(GOLDEN / f"rollout_stoc{stochastic}.npz")
+    model = DecisionTransformer(5, 2, SMALL, stochastic=bool(stochastic)).eval()
+    load_policy(model, golden_weights(data, "weights"))
+    assert data["max_ep_len"] == linear_task.horizon
+    assert data["reward_scale"] == linear_task.spec.rtg_scale
+    context = int(data["eval_context_length"])
+    settings = RolloutSettings(linear_task, context, data["state_mean"], data["state_std"])
+    episodes = rollout(model, LinearEnvs(data), settings, float(data["target_return"]))
+    np.testing.assert_allclose([e.training_return for e in episodes], data["returns"], rtol=1e-5)
+    assert [e.length for e in episodes] == data["lengths"].tolist()
+    for i, episode in enumerate(episodes):
+        ours = vars(episode.trajectory)
+        for name in ("observations", "actions", "rewards", "terminals"):
+            theirs = data[f"traj{i}/{name}"].reshape(ours[name].shape)
+            np.testing.assert_allclose(ours[name], theirs, rtol=1e-4, atol=1e-5, err_msg=name)
+        # golden next observations but the last, which an ended episode's reset overwrote
+        following = data[f"traj{i}/next_observations"][:-1]
+        np.testing.assert_allclose(ours["observations"][1:], following, rtol=1e-4, atol=1e-5)
+
+
+def settings_for(task, **kwargs):
+    mean, std = np.zeros(task.obs_dim), np.ones(task.obs_dim)
+    return RolloutSettings(task, 3, mean, std, **kwargs)
+
+
+def actor_for(task, **kwargs):
+    torch.manual_seed(0)
+    return DecisionTransformer(task.obs_dim, task.act_dim, SMALL, **kwargs).eval()
+
+
+def test_episode_equals_acting_one_step_at_a_time():
+    """The batch of environments, dropped as they fall, equals each one alone."""
+    task = TASKS["walker2d-medium-v2"]
+    actor, settings = actor_for(task), settings_for(task)
+    together = rollout(actor, envs.make_vector(task, [0, 1, 2, 3]), settings, 1000.0)
+    assert len({episode.length for episode in together}) > 1
+    for seed, episode in enumerate(together):
+        (alone,) = rollout(actor, envs.make_vector(task, [seed]), settings, 1000.0)
+        steps = min(alone.length, episode.length, 20)
+        a, b = alone.trajectory, episode.trajectory
+        np.testing.assert_allclose(a.observations[:steps], b.observations[:steps], atol=1e-3)
+
+
+def test_rollouts_are_reproducible_and_go_on():
+    task = TASKS["maze2d-umaze-v1"]
+    actor, settings = actor_for(task), settings_for(task)
+
+    def returns():
+        vector = envs.make_vector(task, [3, 4])
+        first = rollout(actor, vector, settings, 60.0)
+        second = rollout(actor, vector, settings, 60.0)
+        return [e.trajectory.observations for e in first + second]
+
+    one, two = returns(), returns()
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(one[0], one[2])
+
+
+def test_delayed_reward_pays_the_same_return():
+    task = replace(TASKS["hopper-medium-v2"], horizon=40)
+    actor = actor_for(task)
+    (plain,) = rollout(actor, envs.make_vector(task, [0]), settings_for(task), 0.0)
+    delayed_settings = settings_for(task, delayed_reward=5)
+    (delayed,) = rollout(actor, envs.make_vector(task, [0]), delayed_settings, 0.0)
+    rewards = delayed.trajectory.rewards
+    assert not rewards[:4].any()
+    first = plain.trajectory.rewards[:5].sum()
+    assert rewards[4] == pytest.approx(first, abs=0.05)
+    assert delayed.raw_return == pytest.approx(delayed.training_return)
+
+
+def test_training_reward_and_score_are_kept_apart():
+    task = replace(TASKS["hopper-medium-v2"], horizon=30)
+    episodes = rollout(actor_for(task), envs.make_vector(task, [0, 1]), settings_for(task), 0.0)
+    metrics = evaluation_metrics(episodes, task)
+    raw = np.mean([episode.raw_return for episode in episodes])
+    assert metrics["evaluation/raw_return_mean"] == pytest.approx(raw)
+    assert metrics["evaluation/normalized_score"] == pytest.approx(task.normalized_score(raw))
+    assert metrics["evaluation/return_mean_gm"] == pytest.approx(raw)
+    assert "evaluation/SR" not in metrics
+    assert set(collection_metrics(episodes, task)) == {
+        "aug_traj/return",
+        "aug_traj/length",
+        "aug_traj/raw_return",
+        "aug_traj/normalized_score",
+    }
+
+
+def test_exploration():
+    task = TASKS["maze2d-umaze-v1"]
+    noise = torch.ones
+    batch = [torch.zeros(4, 1, 4), torch.zeros(4, 1, 2), torch.zeros(4, 1, 1)]
+    batch.append(torch.zeros(4, 1, dtype=torch.int64))
+    plain = actor_for(task).act(*batch)
+    torch.testing.assert_close(exploring_action(plain, noise, 0.25), plain.mean + 0.25)
+    assert exploring_action(plain, noise, 50.0).max() < 1.0
+    stochastic = actor_for(task, stochastic=True).act(*batch)
+    sample = exploring_action(stochastic, noise, 0.25)
+    torch.testing.assert_close(sample, (stochastic.loc + stochastic.std).tanh())
+    assert torch.equal(mean_action(stochastic), stochastic.mean)
