@@ -1,0 +1,392 @@
+"""The run's folder, its records, and extras that break without ending a run."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import logger as logger_module
+import run_record
+from get_args import parse_args
+from log_writers import MetricsFiles
+from logger import Logger, create_run_dir, method_name
+from settings import Settings
+from tests.documented_metrics import documented_metrics
+from utils import UserError
+
+QUIET = replace(Settings(), log_to_tb=False)
+NOW = datetime(2026, 1, 2, 3, 4, 5)
+
+
+def rows_of(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def csv_of(run_dir: Path) -> list[dict]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "argv, name",
+    [
+        ([], "TD3+ODT"),
+        (["--actor_rl_coeff=0"], "ODT"),
+        (["--actor_rl_coeff=0", "--rl_algo=SAC"], "ODT"),
+        (["--actor_sup_coeff=0"], "TD3"),
+        (["--rl_algo=sac"], "SAC+ODT"),
+        (["--rl_algo=IQL", "--actor_sup_coeff=0"], "IQL"),
+    ],
+)
+def test_method_is_named_by_its_coefficients(argv: list[str], name: str) -> None:
+    assert method_name(parse_args(argv)) == name
+
+
+def test_run_folder_tells_task_method_seed_and_time(tmp_path: Path) -> None:
+    settings = replace(Settings(), save_dir=str(tmp_path), env="pen-human-v1", seed=7)
+    base = tmp_path / "pen-human-v1"
+    assert create_run_dir(settings, NOW) == base / "TD3+ODT" / "seed7" / "20260102-030405"
+    named = replace(settings, exp_name="try", suffix="_b", actor_rl_coeff=0.0)
+    assert create_run_dir(named, NOW) == base / "ODT-try_b" / "seed7" / "20260102-030405"
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    settings = replace(Settings(), save_dir=str(tmp_path))
+    folders = [create_run_dir(settings, NOW) for _ in range(3)]
+    assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
+
+
+def test_chosen_run_folder_must_be_new_or_empty(tmp_path: Path) -> None:
+    settings = replace(Settings(), run_dir=str(tmp_path / "a" / "b"))
+    assert create_run_dir(settings) == tmp_path / "a" / "b"
+    assert create_run_dir(settings) == tmp_path / "a" / "b"
+    (tmp_path / "a" / "b" / "model.pt").write_text("precious")
+    with pytest.raises(UserError, match=r"--run_dir.*not empty"):
+        create_run_dir(settings)
+    assert (tmp_path / "a" / "b" / "model.pt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("flag", ["run_dir", "save_dir"])
+def test_unwritable_place_is_refused_in_one_line(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "file").write_text("")
+    chosen: dict[str, Any] = {flag: str(tmp_path / "file" / "x")}
+    settings = replace(Settings(), **chosen)
+    with pytest.raises(UserError, match=f"--{flag}.*cannot write") as error:
+        create_run_dir(settings)
+    assert "\n" not in str(error.value)
+
+
+def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match="--run_dir"):
+        create_run_dir(replace(Settings(), run_dir=str(tmp_path / "file")))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_resumed_run_keeps_its_folder(tmp_path: Path) -> None:
+    settings = replace(Settings(), resume=str(tmp_path))
+    with pytest.raises(UserError, match="--resume"):
+        create_run_dir(settings)
+    (tmp_path / "config.json").write_text("{}")
+    assert create_run_dir(settings) == tmp_path
+
+
+def test_config_is_complete_before_training_starts(tmp_path: Path) -> None:
+    fingerprint = {"mean_normalized_score": np.float32(44.5), "rows": np.int64(3), "x": np.nan}
+    Logger(tmp_path, replace(QUIET, seed=5), fingerprint)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert parse_args([f"--resume={tmp_path}"]) == replace(
+        QUIET, seed=5, resume=str(tmp_path), run_dir=str(tmp_path)
+    )
+    assert config["method"] == "TD3+ODT"
+    assert config["fingerprint"] == {"mean_normalized_score": 44.5, "rows": 3, "x": "NaN"}
+    assert config["packages"]["torch"] == torch.__version__
+    assert config["python"] == sys.version.split()[0]
+    assert config["platform"] and config["command"]
+    assert datetime.fromisoformat(config["started"]).tzinfo is not None
+
+
+def make_repository(folder: Path) -> str:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        return subprocess.run(
+            ["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "-q")
+    (folder / "code.py").write_text("x = 1\n")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "first")
+    return git("rev-parse", "HEAD")
+
+
+def test_git_state_is_read_without_a_write(tmp_path: Path) -> None:
+    commit = make_repository(tmp_path)
+    # a touched file makes a plain `git status` refresh the index
+    (tmp_path / "code.py").touch()
+
+    def snapshot() -> dict:
+        files = [path for path in (tmp_path / ".git").rglob("*") if path.is_file()]
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    before = snapshot()
+    assert run_record.git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "code.py").write_text("x = 2\n")
+    assert run_record.git_state(tmp_path) == {"commit": commit, "dirty": True}
+    assert snapshot() == before
+
+
+def test_git_state_without_repository_or_git(tmp_path: Path, monkeypatch) -> None:
+    assert run_record.git_state(tmp_path) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_record.git_state(tmp_path) is None
+
+
+def test_log_appends_one_row_to_each_file(tmp_path: Path, capsys) -> None:
+    log = Logger(tmp_path, QUIET)
+    scalar: Any = torch.tensor(1.5)
+    log.log("pretrain", 0, 0, {"training/Q_mean": scalar})
+    log.log("online", 3, 2000, {"training/Q_mean": 2, "evaluation/normalized_score": 50.25})
+    head = ["phase", "iteration", "total_transitions_sampled", "training/Q_mean"]
+    rows = rows_of(tmp_path)
+    assert rows[0] == dict(zip(head, ["pretrain", 0, 0, 1.5], strict=True))
+    assert rows[1] == dict(zip(head, ["online", 3, 2000, 2], strict=True)) | {
+        "evaluation/normalized_score": 50.25
+    }
+    table = csv_of(tmp_path)
+    assert list(table[0]) == [*head, "evaluation/normalized_score"]
+    assert [row["evaluation/normalized_score"] for row in table] == ["", "50.25"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[pretrain 0, 0 transitions] Q 1.5"
+    assert lines[1] == "[online 3, 2,000 transitions] score 50.25, Q 2"
+    assert log.rows == 2
+
+
+NUMBERS = st.one_of(st.integers(-(10**9), 10**9), st.floats())
+ROWS = st.lists(st.dictionaries(st.sampled_from(["a/b", 'c/"d', "e/,f", "g/\n"]), NUMBERS))
+
+
+@given(rows=ROWS)
+def test_every_number_can_be_read_back(rows: list[dict], tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    files = MetricsFiles(folder)
+    for number, row in enumerate(rows):
+        files.append({"phase": "online", "iteration": number, **row})
+    if not rows:
+        return
+    strict = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    table = csv_of(folder)
+    assert len(strict) == len(table) == len(rows)
+    for row, line, cells in zip(rows, strict, table, strict=True):
+        for key, value in row.items():
+            for text in (line[key], cells[key]):
+                np.testing.assert_equal(float(text), float(value))
+        assert all(cells[key] == "" for key in set(cells) - set(line))
+
+
+def test_interrupted_write_and_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    first = Logger(tmp_path, QUIET)
+    for iteration in range(4):
+        first.log("online", iteration, 0, {"training/Q_mean": iteration})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "onl')
+    resumed = Logger(tmp_path, QUIET)
+    assert resumed.rows == 4
+    resumed.rewind(2)
+    resumed.log("online", 2, 0, {"training/Q_mean": 20})
+    assert [row["training/Q_mean"] for row in rows_of(tmp_path)] == [0, 1, 20]
+    assert [row["training/Q_mean"] for row in csv_of(tmp_path)] == ["0", "1", "20"]
+    with pytest.raises(UserError, match="3 rows where the checkpoint knows 9"):
+        resumed.rewind(9)
+
+
+def test_resumed_run_records_its_sessions(tmp_path: Path, capsys) -> None:
+    Logger(tmp_path, QUIET, {"rows": 3})
+    started = json.loads((tmp_path / "config.json").read_text())["started"]
+    Logger(tmp_path, replace(QUIET, resume=str(tmp_path), max_online_iters=9), {"rows": 3})
+    assert "dataset" not in capsys.readouterr().out
+    Logger(tmp_path, replace(QUIET, resume=str(tmp_path), max_online_iters=9), {"rows": 4})
+    assert "warning: the offline dataset is not the one" in capsys.readouterr().out
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["started"] == started
+    assert config["settings"]["max_online_iters"] == 9
+    changes = [session["changed_settings"] for session in config["resumed"]]
+    assert changes == [{"max_online_iters": [1500, 9]}, {}]
+
+
+def test_damaged_records_are_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("not json\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        Logger(tmp_path, QUIET)
+    assert (tmp_path / "metrics.jsonl").read_text() == "not json\n"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json"):
+        Logger(tmp_path, QUIET)
+    assert (tmp_path / "config.json").read_text() == "{"
+
+
+def test_full_disk_is_one_line_and_leaves_whole_rows(tmp_path: Path, monkeypatch) -> None:
+    log = Logger(tmp_path, QUIET)
+    log.log("online", 0, 0, {"training/Q_mean": 1.0})
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    opened = Path.open
+
+    def half(self: Path, *args, **kwargs):
+        file = opened(self, *args, **kwargs)
+        if self != path:
+            return file
+
+        class Full:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                file.close()
+
+            def __getattr__(self, name):
+                return getattr(file, name)
+
+            def write(self, content):
+                return file.write(content[: len(content) // 2])
+
+        return Full()
+
+    monkeypatch.setattr(Path, "open", half)
+    with pytest.raises(UserError, match="cannot be written"):
+        log.log("online", 1, 0, {"training/Q_mean": 2.0})
+    assert path.read_text() == whole
+
+
+def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
+    log = Logger(tmp_path, Settings())
+    log.log("pretrain", 4, 0, {"training/Q_mean": 1.0})
+    log.log("online", 0, 500, {"training/Q_mean": 2.0, "evaluation/SR": 3})
+    log.finish()
+    seen = {}
+    for phase in ("pretrain", "online"):
+        events = EventAccumulator(str(tmp_path / "tensorboard" / phase)).Reload()
+        for tag in events.Tags()["scalars"]:
+            seen[phase, tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    assert seen == {
+        ("pretrain", "training/Q_mean"): [(4, 1.0)],
+        ("online", "training/Q_mean"): [(500, 2.0)],
+        ("online", "evaluation/SR"): [(500, 3.0)],
+    }
+
+
+def test_failing_extras_are_reported_once_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    class Broken:
+        def __init__(self, *_: object) -> None:
+            self.problem, self.address = "", None
+
+        def write(self, row: dict) -> None:
+            raise RuntimeError("lost\nconnection")
+
+        def close(self) -> None:
+            raise AssertionError("a broken writer is not used again")
+
+    def unopenable(*_: object) -> None:
+        raise ImportError("no module")
+
+    monkeypatch.setattr(logger_module, "WandbWriter", Broken)
+    monkeypatch.setattr(logger_module, "TensorBoardWriter", unopenable)
+    log = Logger(tmp_path, replace(Settings(), wandb_mode="offline"))
+    for iteration in range(3):
+        log.log("online", iteration, 0, {"training/Q_mean": 1.0})
+    log.finish()
+    warnings = re.findall("warning: .*", capsys.readouterr().out)
+    assert warnings == [
+        "warning: TensorBoard failed (no module); the run goes on without it",
+        "warning: wandb failed (lost connection); the run goes on without it",
+    ]
+    assert len(rows_of(tmp_path)) == 3
+
+
+def test_wandb_offline_and_online_without_an_account(tmp_path: Path) -> None:
+    """In a process of its own, with a home that holds no account."""
+    code = (
+        "import sys; from pathlib import Path; from get_args import parse_args; "
+        "from logger import Logger\n"
+        "for mode in ('offline', 'online'):\n"
+        "    folder = Path(sys.argv[1]) / mode; folder.mkdir()\n"
+        "    log = Logger(folder, parse_args(['--wandb_mode', mode, '--log_to_tb', 'no']))\n"
+        "    log.log('online', 0, 100, {'training/Q_mean': 1.0}); log.finish()\n"
+    )
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(run_record._SOURCE)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("warning: wandb: the service cannot be used") == 1
+    for mode in ("offline", "online"):
+        assert len(rows_of(tmp_path / mode)) == 1
+        assert list((tmp_path / mode / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_wandb_gets_every_row(tmp_path: Path, monkeypatch) -> None:
+    logged: list[dict] = []
+    begun: list[dict] = []
+
+    def init(**about: object) -> types.SimpleNamespace:
+        begun.append(about)
+        if about["mode"] == "online":
+            raise TimeoutError("no network")
+        return types.SimpleNamespace(log=logged.append, finish=lambda: None, url=None)
+
+    fake = types.SimpleNamespace(init=init, setup=lambda _: None, Settings=lambda **words: words)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    chosen: dict[str, Any] = {
+        "wandb_mode": "online",
+        "wandb_entity": "team",
+        "wandb_project": "maze",
+    }
+    log = Logger(tmp_path, replace(QUIET, seed=4, suffix="-x", **chosen))
+    log.log("online", 2, 100, {"evaluation/SR": 3})
+    log.finish()
+    assert [about["mode"] for about in begun] == ["online", "offline"]
+    assert begun[1] | {"entity": "team", "project": "maze", "dir": str(tmp_path)} == begun[1]
+    assert begun[1]["name"] == "hopper-medium-v2-TD3+ODT-x-seed4"
+    head = {"phase": "online", "iteration": 2, "total_transitions_sampled": 100}
+    assert logged == [head | {"evaluation/SR": 3.0}]
+
+
+def test_console_survives_a_closed_pipe(tmp_path: Path, monkeypatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    log = Logger(tmp_path, QUIET)
+    monkeypatch.setattr(logger_module.tqdm, "write", closed)
+    log.info("hello")
+    log.log("online", 0, 0, {"training/Q_mean": 1.0})
+    assert len(rows_of(tmp_path)) == 1
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal(tmp_path: Path, capsys) -> None:
+    bar = Logger(tmp_path, QUIET).progress(3, "pretraining")
+    bar.update()
+    bar.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_console_names_documented_metrics_only() -> None:
+    assert {key for key, _, _ in logger_module._CONSOLE} <= documented_metrics()
