@@ -16,14 +16,11 @@ import numpy as np
 from dataset_file import DatasetFile, open_dataset
 from delayedreward import delay_rewards
 from envs.tasks import Task
+from trajectory_split import GYM_FAMILIES, SAME_OBSERVATION, Split, split_file
 from utils import UserError
 
 logger = logging.getLogger(__name__)
 
-# their files hold the next observations; in the others it is the observation of the next row
-GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant")
-# an observation further than this from what should be the same observation is another one
-_SAME_OBSERVATION = 1e-6
 # one-step trajectories that the published antmaze runs kept
 _TRIVIAL_KEPT = 9
 _COLUMN_ROWS = 2**18
@@ -116,7 +113,7 @@ def load_dataset(
         with open_dataset(path, need_next=task.family in GYM_FAMILIES) as file:
             file.check_widths(task)
             file.check_origin(task)
-            rewards, terminals, split = _split_file(file, task)
+            rewards, terminals, split = split_file(file, task)
             raw_returns = split.sums(rewards)
             rewards = task.training_reward(rewards)
             returns = split.sums(rewards)
@@ -151,92 +148,11 @@ def load_dataset(
         raise UserError(f"{path}: too large for this machine's memory ({error})") from None
 
 
-@dataclass
-class _Split:
-    """Where the trajectories lie in a file.
-
-    Attributes:
-        kept: (rows,) bool, the rows that belong to a trajectory.
-        ends: (trajectories,) row of each trajectory's last transition, ascending.
-        lengths: (trajectories,) number of kept rows in each.
-    """
-
-    kept: np.ndarray
-    ends: np.ndarray
-    lengths: np.ndarray
-
-    @property
-    def starts(self) -> np.ndarray:
-        """Index of each trajectory's first transition among the kept rows."""
-        return np.cumsum(self.lengths) - self.lengths
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """(trajectories,) float64 sums of a flat array of the file over each trajectory."""
-        return np.add.reduceat(values[self.kept], self.starts, dtype=np.float64)
-
-
-def _split_file(file: DatasetFile, task: Task) -> tuple[np.ndarray, np.ndarray, _Split]:
-    """Read the flat arrays and find the trajectories by the family's rule.
-
-    Returns:
-        Raw rewards (rows,) float32, terminal flags (rows,) bool, both as they lie in the file,
-        and where the trajectories are.
-    """
-    rewards = file.column("rewards")
-    terminals = file.flags("terminals")
-    if "timeouts" in file.arrays:
-        timeouts = file.flags("timeouts")
-    else:
-        timeouts = _timeouts_at_horizon(terminals, task.horizon)
-    if task.family == "antmaze":
-        split = _split_antmaze(file, terminals, timeouts)
-        terminals = np.zeros_like(terminals)
-        terminals[split.ends] = True
-    else:
-        last = terminals | timeouts
-        if task.family not in GYM_FAMILIES:
-            last[-1:] = False  # the row after an episode's end is its final observation
-        ends = np.flatnonzero(last)
-        kept = np.arange(file.rows) <= (ends[-1] if len(ends) else -1)
-        split = _Split(kept, ends, np.diff(ends, prepend=-1))
-    if len(split.ends) == 0:
-        raise UserError(f"{file.path}: no complete trajectory in its {file.rows} rows")
-    return rewards, terminals, split
-
-
-def _timeouts_at_horizon(terminals: np.ndarray, horizon: int) -> np.ndarray:
-    """(rows,) bool: every `horizon`-th row since the file's start or the last terminal."""
-    rows = np.arange(len(terminals))
-    starts = np.where(np.append(True, terminals)[:-1], rows, 0)
-    return (rows - np.maximum.accumulate(starts) + 1) % horizon == 0
-
-
-def _split_antmaze(file: DatasetFile, terminals: np.ndarray, timeouts: np.ndarray) -> _Split:
-    """Rows with a timeout are left out; a trajectory goes on where nothing moved meanwhile.
-
-    The next observation is that of the next row, so that the last row has none.
-    """
-    kept = ~timeouts
-    kept[-1:] = False
-    rows = np.flatnonzero(kept)
-    if len(rows) == 0:
-        return _Split(kept, rows, rows)
-    last = terminals[rows]
-    last[-1] = True
-    # only where rows were left out can the next kept row hold another observation
-    jumps = np.flatnonzero(np.diff(rows) > 1)
-    expected = file.gather("observations", rows[jumps] + 1).astype(np.float64)
-    distance = np.linalg.norm(file.gather("observations", rows[jumps + 1]) - expected, axis=1)
-    last[jumps[distance > _SAME_OBSERVATION]] = True
-    ends = np.flatnonzero(last)
-    return _Split(kept, rows[ends], np.diff(ends, prepend=-1))
-
-
 class _Reader:
     """Moves a file's rows to their places: trajectories in a new order, some left out."""
 
     def __init__(
-        self, file: DatasetFile, split: _Split, left: np.ndarray, order: np.ndarray, spare: int
+        self, file: DatasetFile, split: Split, left: np.ndarray, order: np.ndarray, spare: int
     ) -> None:
         """Put the trajectories `order` one after another.
 
@@ -273,10 +189,11 @@ class _Reader:
     def actions(self) -> np.ndarray:
         width = self.file.arrays["actions"].shape[1]
         out = np.empty((self.rows + self.spare, width), np.float32)
+        outside = 0
         for start, block in self.file.blocks("actions"):
             source, _, target = self._places(start, len(block))
             out[target[target >= 0]] = block[source[target >= 0]]
-        outside = int((np.abs(out[: self.rows]) > 1 + _SAME_OBSERVATION).any(axis=1).sum())
+            outside += int((np.abs(block) > 1.0 + 1e-6).any(axis=1).sum())
         if outside:
             logger.warning("%s: actions outside [-1, 1] in %d rows", self.file.path, outside)
         return out
@@ -318,7 +235,7 @@ class _Reader:
             source, trajectory, target = self._places(start, len(block))
             inner = (target >= 0) & (source + start != self.split.ends[trajectory])
             gap = np.abs(block[source[inner]] - out[target[inner] + 1]).max(axis=1, initial=0.0)
-            count += int((gap > _SAME_OBSERVATION).sum())
+            count += int((gap > SAME_OBSERVATION).sum())
             largest = max(largest, float(gap.max(initial=0.0)))
             if self.file.need_next:
                 self._keep_ends(start, block, final)

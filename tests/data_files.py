@@ -1,0 +1,79 @@
+"""Small D4RL files with random content, and a plain loop that splits them: what to compare with."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from envs.tasks import Task
+from trajectory_split import GYM_FAMILIES
+
+
+def random_arrays(task: Task, rows: int, seed: int, ends: float = 0.2) -> dict[str, np.ndarray]:
+    """The arrays of a dataset whose episodes end at random, by terminal or timeout."""
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "observations": rng.normal(size=(rows, task.obs_dim)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, (rows, task.act_dim)).astype(np.float32),
+        "rewards": rng.normal(size=rows).astype(np.float32),
+        "terminals": rng.random(rows) < ends,
+        "timeouts": rng.random(rows) < ends,
+    }
+    if task.family in GYM_FAMILIES:
+        following = np.roll(arrays["observations"], -1, axis=0)
+        last = arrays["terminals"] | arrays["timeouts"]
+        following[last] = rng.normal(size=(last.sum(), task.obs_dim))
+        arrays["next_observations"] = following
+    return arrays
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], **options) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, **options)
+    return path
+
+
+def split_by_loop(task: Task, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Trajectories in file order, row by row as the rules are written down."""
+    rows = len(arrays["rewards"])
+    gym = task.family in GYM_FAMILIES
+    timeouts = arrays.get("timeouts")
+    steps, taken = 0, []
+    for i in range(rows):
+        steps += 1
+        timeout = bool(timeouts[i]) if timeouts is not None else steps == task.horizon
+        end = bool(arrays["terminals"][i]) or timeout
+        if end:
+            steps = 0
+        if not gym and i == rows - 1:
+            break  # nothing follows it
+        following = arrays["next_observations"][i] if gym else arrays["observations"][i + 1]
+        taken.append((i, timeout, end, following))
+    if task.family == "antmaze":
+        taken = [row for row in taken if not row[1]]
+    trajectories, current = [], []
+    for position, (i, _, end, following) in enumerate(taken):
+        current.append(i)
+        if task.family == "antmaze":
+            last = position == len(taken) - 1
+            jump = not last and (
+                np.linalg.norm(arrays["observations"][taken[position + 1][0]] - following) > 1e-6
+            )
+            end = bool(arrays["terminals"][i]) or last or jump
+        if end:
+            terminals = arrays["terminals"][current].copy()
+            if task.family == "antmaze":
+                terminals[:] = False
+                terminals[-1] = True
+            trajectories.append(
+                {
+                    "observations": arrays["observations"][current],
+                    "actions": arrays["actions"][current],
+                    "raw_rewards": arrays["rewards"][current],
+                    "terminals": terminals,
+                    "final_observation": following,
+                }
+            )
+            current = []
+    return trajectories
