@@ -24,6 +24,7 @@ from get_args import (
     parse_args,
     to_argv,
 )
+from scripts.write_flag_docs import PATH, flag_docs
 from settings import Settings
 from tests.conftest import GOLDEN, ROOT, shared_file
 from utils import UserError
@@ -363,3 +364,10 @@ def test_reading_the_command_line_starts_quickly_without_training_code() -> None
     code = f"import sys, get_args, logger; print([m for m in {slow} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_flag_page_is_current() -> None:
+    page = flag_docs()
+    assert PATH.read_text() == page, "run python scripts/write_flag_docs.py"
+    assert page.count("| `--") == len(FLAGS)
+    assert str(ROOT) not in page
