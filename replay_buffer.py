@@ -140,6 +140,11 @@ class ReplayBuffer:
         return self._end - self._bounds[self._first]
 
     @property
+    def num_offline_transitions(self) -> int:
+        """Transitions that pretraining draws from."""
+        return self._bounds[self._offline]
+
+    @property
     def _end(self) -> int:
         return self._bounds[-1]
 
