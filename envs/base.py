@@ -188,4 +188,4 @@ def bounded(actions: np.ndarray) -> np.ndarray:
         raise UserError(
             "an action is NaN or infinite: the policy has diverged; lower the learning rates"
         )
-    return np.clip(actions, -1.0, 1.0)
+    return np.minimum(np.maximum(actions, -1.0), 1.0)  # np.clip's wrapper costs twice as much

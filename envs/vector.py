@@ -69,7 +69,7 @@ class EnvVector:
         obs = np.empty((len(indices), self.task.obs_dim))
         rewards = np.empty(len(indices))
         terminated = np.empty(len(indices), bool)
-        for row, (i, action) in enumerate(zip(indices, bounded(actions), strict=True)):
+        for row, (i, action) in enumerate(zip(indices.tolist(), bounded(actions), strict=True)):
             obs[row], rewards[row], terminated[row] = self.envs[i].advance(action)
         self._steps[indices] += 1
         return obs, rewards, terminated, self._steps[indices] >= self.task.horizon
