@@ -26,6 +26,13 @@ FLAGS = {field.name: field for field in dataclasses.fields(Settings) if field.me
 TYPES = get_type_hints(Settings)
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _UNSET: Any = object()
+# settings that a checkpoint's content depends on
+_FIXED_BY_CHECKPOINT = (
+    "env", "rl_algo", "embed_dim", "n_layer", "n_head", "activation_function", "ordering", "stoc",
+    "critic_activation", "critic_normalization", "override_layernorm", "critic_time_aware",
+    "critic_time_dim", "arch", "remove_trivial_trajs", "delayed_reward", "replay_size",
+    "num_eval_episodes", "num_online_rollouts",
+)  # fmt: skip
 
 
 def flag_type(name: str) -> type:
@@ -102,20 +109,33 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
     settings recorded in that run's folder take the place of the defaults.
 
     Raises:
-        UserError: --resume names a folder without readable settings.
+        UserError: --resume names a folder without readable settings, or a flag beside it does
+            not fit to them.
     """
     parser = make_parser()
     values = vars(parser.parse_args(argv))
     if values["resume"]:
-        folder = values["resume"]
-        recorded = to_argv(_recorded_settings(Path(folder)))
-        given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(FLAGS, _UNSET))))
-        values = vars(parser.parse_args(recorded))
-        values |= {name: value for name, value in given.items() if value is not _UNSET}
-        values["run_dir"] = folder
+        unset = argparse.Namespace(**dict.fromkeys(FLAGS, _UNSET))
+        given = vars(parser.parse_args(argv, unset))
+        recorded = to_argv(_recorded_settings(Path(values["resume"])))
+        values = _resumed(
+            vars(parser.parse_args(recorded)),
+            {name: value for name, value in given.items() if value is not _UNSET},
+        )
     name = values["env"]
     values["env"] = ALIASES.get(name, name)
     return Settings(**values, env_alias=name if name in ALIASES else "")
+
+
+def _resumed(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings with the given ones in their place, where the checkpoint allows that."""
+    for name in _FIXED_BY_CHECKPOINT:
+        if given.get(name, recorded[name]) != recorded[name]:
+            raise UserError(
+                f"--{name} {given[name]}: the run to resume has {recorded[name]}, which cannot "
+                "change; leave the flag out, or start a new run"
+            )
+    return recorded | given | {"run_dir": given["resume"]}
 
 
 def _recorded_settings(run_dir: Path) -> Mapping[str, Any]:

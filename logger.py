@@ -149,7 +149,7 @@ class Logger:
 
         Args:
             phase: What the run is doing, "pretrain" or "online".
-            iteration: Iteration of that phase.
+            iteration: Iteration of that phase, from 1.
             total_transitions_sampled: Environment steps collected online so far.
             metrics: Values by name; NaN and inf are recorded as the strings "NaN", "Infinity"
                 and "-Infinity".

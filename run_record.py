@@ -22,7 +22,8 @@ from utils import UserError, atomic_write
 
 _SOURCE = Path(__file__).resolve().parent
 _PACKAGES = (
-    "torch", "numpy", "mujoco", "gymnasium", "gymnasium-robotics", "h5py", "wandb", "tensorboard",
+    "torch", "numpy", "mujoco", "gymnasium", "gymnasium-robotics", "transformers", "h5py",
+    "wandb", "tensorboard",
 )  # fmt: skip
 
 

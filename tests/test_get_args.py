@@ -351,6 +351,16 @@ def test_resume_takes_recorded_settings_and_lets_flags_replace_them(tmp_path) ->
     assert resumed == replace(recorded, K=20, weight_decay=0.5, resume=folder, run_dir=folder)
 
 
+def test_resume_keeps_what_the_checkpoint_depends_on(tmp_path) -> None:
+    recorded = {"settings": asdict(parse_args(["--embed_dim=64"]))}
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    resume = ["--resume", str(tmp_path)]
+    assert parse_args([*resume, "--embed_dim=64"]).embed_dim == 64
+    for change in ("--embed_dim=512", "--env=pen-human-v1", "--stoc=0", "--num_eval_episodes=3"):
+        with pytest.raises(UserError, match=change.split("=")[0]):
+            parse_args([*resume, change])
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"settings": 3}', "{"])
 def test_resume_without_settings_is_refused(tmp_path, content: str | None) -> None:
     if content is not None:
