@@ -130,7 +130,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
 def _resumed(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Recorded settings with the given ones in their place, where the checkpoint allows that."""
     for name in _FIXED_BY_CHECKPOINT:
-        if given.get(name, recorded[name]) != recorded[name]:
+        value = given.get(name, recorded[name])
+        if ALIASES.get(value, value) != recorded[name]:
             raise UserError(
                 f"--{name} {given[name]}: the run to resume has {recorded[name]}, which cannot "
                 "change; leave the flag out, or start a new run"
