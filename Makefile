@@ -1,0 +1,67 @@
+# What `make run` does, in sizes for a CPU of two cores.
+SEED ?= 16
+# transitions of the generated dataset
+RUN_STEPS ?= 100000
+RUN_ENV ?= maze2d-umaze-v1
+RUN_ARGS ?= --device cpu --embed_dim 64 --n_layer 2 --n_head 2 --K 5 --eval_context_length 5 \
+	--batch_size 128 --eval_rtg 60 --online_rtg 60 --replay_size 2500 \
+	--stoc 0 --use_entropy_reg 0 --actor_rl_coeff 0.1 --actor_sup_coeff 1 \
+	--learning_rate 0.001 --weight_decay 0.0001 --warmup_steps 1000 \
+	--critic_learning_rate 0.0002 --num_actor_update_interval 1 \
+	--max_pretrain_iters 1 --num_updates_per_pretrain_iter 3000 \
+	--max_online_iters 20 --num_updates_per_online_iter 200 --eval_interval 5 \
+	--minimum_sapairs_per_iter 1000
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin/python
+PIP := $(BIN) -m pip install --quiet --disable-pip-version-check
+# everything that `make run` makes; one folder of data per size, one of results per call
+RUN_DIR := exp/make_run
+RUN_DATA := $(RUN_DIR)/data_$(RUN_STEPS)
+RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
+
+.DELETE_ON_ERROR:
+.PHONY: help setup run test lint format clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+setup: $(VENV)/.runtime ## make .venv with what training needs
+
+run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tune online, plot the learning curve
+	@dir="$(RUN_DIR)/$$(date +%Y%m%d-%H%M%S)" && set -x && \
+	$(BIN) main.py --env $(RUN_ENV) --data_dir $(RUN_DATA) --run_dir "$$dir" --seed $(SEED) \
+		$(RUN_ARGS) && \
+	$(BIN) scripts/plot_learning_curve.py "$$dir" --out "$$dir/learning_curve.png"
+
+test: lint ## check style and types, run the tests
+	OMP_NUM_THREADS=1 $(BIN) -m pytest -n 2
+
+lint: $(VENV)/.development ## check style and types
+	$(BIN) -m ruff check .
+	$(BIN) -m ruff format --check .
+	$(BIN) -m mypy .
+
+format: $(VENV)/.development ## bring the code into its format
+	$(BIN) -m ruff check --fix .
+	$(BIN) -m ruff format .
+
+clean: ## remove .venv and caches; datasets and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN_FILE): | $(VENV)/.runtime
+	$(BIN) data/download_d4rl_basic.py --only $(RUN_ENV) --source generate --steps $(RUN_STEPS) \
+		--data_dir $(RUN_DATA)
+
+$(VENV)/.runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
+	test -x $(BIN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@
