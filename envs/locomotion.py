@@ -28,9 +28,13 @@ class LocomotionEnv(MujocoEnv):
 
     def __init__(self, render_mode: str | None = None) -> None:
         spec = mujoco.MjSpec.from_file(str(ASSETS / self.xml))
+        self.edit(spec)
         model = spec.compile()
         capsules_as_cylinders(model, spec, self.total_mass)
         super().__init__(model, self.steps_per_action, self.obs_size(model), render_mode)
+
+    def edit(self, spec: mujoco.MjSpec) -> None:
+        """Change the robot's XML before compilation; nothing by default."""
 
     @staticmethod
     def obs_size(model: mujoco.MjModel) -> int:

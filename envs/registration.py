@@ -17,6 +17,7 @@ ENTRY_POINTS = {
     "walker2d": "envs.locomotion:Walker2dEnv",
     "ant": "envs.locomotion:AntEnv",
     "maze2d": "envs.maze2d:Maze2dEnv",
+    "antmaze": "envs.antmaze:AntMazeEnv",
 }
 
 

@@ -1,0 +1,94 @@
+"""AntMaze: mazes, goals, success, data collected in the old engine among the walls."""
+
+import h5py
+import numpy as np
+import pytest
+
+import envs
+from envs.antmaze import MAZES, AntMazeEnv, positions
+from envs.tasks import get_task
+from tests.conftest import shared_file
+from utils import UserError
+
+GOAL_CELLS = {"umaze": (0, 8), "medium": (20, 20), "large": (32, 24)}
+
+
+@pytest.mark.parametrize("layout", MAZES)
+def test_maze(layout):
+    rows = MAZES[layout].split("/")
+    assert len({len(row) for row in rows}) == 1
+    assert set(rows[0] + rows[-1] + "".join(row[0] + row[-1] for row in rows)) == {"#"}
+    np.testing.assert_array_equal(positions(MAZES[layout], "R"), [[0, 0]])
+    np.testing.assert_array_equal(positions(MAZES[layout], "G"), [GOAL_CELLS[layout]])
+
+
+@pytest.mark.parametrize("layout", MAZES)
+def test_reset_distribution(layout):
+    env = AntMazeEnv(layout)
+    env.reset(seed=0)
+    obs, goals = zip(*((env.reset()[0], env.goal) for _ in range(400)), strict=True)
+    starts = np.array(obs)[:, :15] - env.init_qpos
+    assert np.abs(np.delete(starts, range(3, 7), axis=1)).max() <= 0.1
+    np.testing.assert_allclose(np.linalg.norm(np.array(obs)[:, 3:7], axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(np.array(obs)[:, 15:].std(), 0.1, rtol=0.05)
+    offset = np.array(goals) - GOAL_CELLS[layout]
+    assert offset.min() >= 0
+    assert offset.max() <= 1.5
+    # a sum of U(0, 1) and U(0, 0.5)
+    np.testing.assert_allclose(offset.mean(axis=0), 0.75, atol=0.06)
+    np.testing.assert_allclose(offset.std(axis=0), np.sqrt(1 / 12 + 0.25 / 12), rtol=0.1)
+
+
+def test_success_is_kept_until_the_next_reset():
+    task = get_task("antmaze-umaze-v2")
+    vector = envs.make_vector(task, [0, 1])
+    vector.reset()
+    np.testing.assert_array_equal(vector.success(), [False, False])
+    env = vector.envs[1]
+    assert isinstance(env, AntMazeEnv)
+    state = env.init_qpos.copy()
+    for distance, at_goal in ((0.49, True), (1.0, False)):
+        state[:2] = env.goal + np.array([0.0, distance])
+        env.set_state(state, env.init_qvel)
+        _, rewards, terminated, _ = vector.step(np.zeros((2, 8)))
+        assert rewards.tolist() == [0.0, float(at_goal)]
+        assert terminated.tolist() == [False, at_goal]
+        np.testing.assert_array_equal(vector.success(), [False, True])
+    vector.reset(np.array([1]))
+    np.testing.assert_array_equal(vector.success(), [False, False])
+
+
+def test_falling_over_ends_nothing():
+    env = AntMazeEnv("umaze")
+    env.reset(seed=0)
+    upside_down = env.init_qpos.copy()
+    upside_down[3:7] = (0, 1, 0, 0)
+    env.set_state(upside_down, env.init_qvel)
+    for _ in range(20):
+        assert not env.advance(np.zeros(8))[2]
+
+
+@pytest.mark.parametrize("name", ["antmaze-umaze-v2", "antmaze-medium-play-v2"])
+def test_steps_of_real_data(name):
+    """Random steps of walks past walls: single precision of the data is all that differs."""
+    with h5py.File(shared_file(f"data/{name}.hdf5")) as file:
+        obs, actions = (file[key][:].astype(np.float64) for key in ("observations", "actions"))
+        ends = file["terminals"][:] | file["timeouts"][:]
+    env = envs.make(get_task(name))
+    env.reset(seed=0)
+    blocks = [i for i in range(env.model.ngeom) if env.model.geom(i).name.startswith("block")]
+    errors, touching = [], []
+    candidates = np.flatnonzero(~ends[:-1])
+    for i in np.random.default_rng(0).choice(candidates, 1000, replace=False):
+        env.set_state(obs[i, :15], obs[i, 15:])
+        after, _, _ = env.advance(actions[i])
+        errors.append(np.abs(after - obs[i + 1]).max())
+        touching.append(np.isin(env.data.contact.geom, blocks).any())
+    assert sum(touching) > 10
+    assert np.quantile(errors, 0.9) < 2e-6
+    assert max(errors) < 1e-4
+
+
+def test_unknown_layout():
+    with pytest.raises(UserError, match="layout 'huge'"):
+        AntMazeEnv("huge")
