@@ -170,19 +170,19 @@ class Trainer:
 
     def update(self, batch: Batch, with_actor: bool) -> None:
         """One critic update; where due also the actor on the same batch, and then the targets."""
-        self._update_critic(batch)
+        self.update_critic(batch)
         if with_actor:
-            self._update_actor(batch)
-            self._update_targets()
+            self.update_actor(batch)
+            self.update_targets()
 
-    def _update_critic(self, batch: Batch) -> None:
+    def update_critic(self, batch: Batch) -> None:
         loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
         self._log({"critic_MSE_loss": loss.detach(), **info})
 
-    def _update_actor(self, batch: Batch) -> None:
+    def update_actor(self, batch: Batch) -> None:
         nets = self.nets
         policy = nets.actor(
             batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask
@@ -238,7 +238,7 @@ class Trainer:
         self.temperature_optimizer.step()
 
     @torch.no_grad()
-    def _update_targets(self) -> None:
+    def update_targets(self) -> None:
         """theta' <- tau theta + (1 - tau) theta'"""
         pairs = [
             (self.nets.actor_target, self.nets.actor),
