@@ -12,7 +12,7 @@ from trajectory_split import GYM_FAMILIES
 def random_arrays(task: Task, rows: int, seed: int, ends: float = 0.2) -> dict[str, np.ndarray]:
     """The arrays of a dataset whose episodes end at random, by terminal or timeout."""
     rng = np.random.default_rng(seed)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "observations": rng.normal(size=(rows, task.obs_dim)).astype(np.float32),
         "actions": rng.uniform(-1, 1, (rows, task.act_dim)).astype(np.float32),
         "rewards": rng.normal(size=rows).astype(np.float32),
@@ -57,7 +57,7 @@ def split_by_loop(task: Task, arrays: dict[str, np.ndarray]) -> list[dict[str, n
         current.append(i)
         if task.family == "antmaze":
             last = position == len(taken) - 1
-            jump = not last and (
+            jump = not last and bool(
                 np.linalg.norm(arrays["observations"][taken[position + 1][0]] - following) > 1e-6
             )
             end = bool(arrays["terminals"][i]) or last or jump

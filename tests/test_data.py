@@ -24,7 +24,7 @@ def expected_order(task, trajectories, remove_trivial=True):
     trivial = 0
     left = []
     for trajectory in trajectories:
-        rewards = np.float32(task.training_reward(trajectory["raw_rewards"]))
+        rewards = task.training_reward(trajectory["raw_rewards"])
         trivial += len(rewards) == 1
         if task.family == "antmaze" and remove_trivial and len(rewards) == 1 and trivial > 9:
             continue

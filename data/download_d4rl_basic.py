@@ -1,0 +1,11 @@
+"""Get the maze2d datasets; docs/DATASETS.md explains the options."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset_command import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).name))

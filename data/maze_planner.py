@@ -1,0 +1,60 @@
+"""Shortest routes through a maze's grid by value iteration, as D4RL's planners find them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DISCOUNT = 0.99
+SWEEPS = 50
+# (row, column) moves; of equally good ones the first is taken
+MOVES = np.array([(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)])
+
+Cell = tuple[int, int]
+
+
+class GridPlanner:
+    """Routes over the cells of a maze.
+
+    Args:
+        maze: Rows of the maze parted by "/"; "#" is a wall, everything else is free.
+    """
+
+    def __init__(self, maze: str) -> None:
+        self.free = np.array([[kind != "#" for kind in row] for row in maze.split("/")])
+        self._tables: dict[Cell, np.ndarray] = {}
+
+    def route(self, start: Cell, goal: Cell) -> list[Cell]:
+        """The cells after `start` on the way to `goal`, which is the last; [goal] if there.
+
+        The start may be a wall: a position may round to the cell of a wall it leans on.
+        """
+        if goal not in self._tables:
+            self._tables[goal] = self._next_cells(goal)
+        table = self._tables[goal]
+        cell = start
+        route: list[Cell] = []
+        while not route or cell != goal:
+            if len(route) == SWEEPS:
+                raise ValueError(f"no route of {SWEEPS} cells from {start} to {goal}")
+            row, column = table[cell].tolist()
+            cell = (row, column)
+            route.append(cell)
+        return route
+
+    def _next_cells(self, goal: Cell) -> np.ndarray:
+        """For every cell the next one on its way to the goal: (rows, columns, 2)."""
+        here = np.moveaxis(np.indices(self.free.shape), 0, -1)
+        landing = here[:, :, None] + MOVES  # (rows, columns, moves, 2)
+        inside = np.clip(landing, 0, np.array(self.free.shape) - 1)
+        # a move into a wall or off the grid stays where it is
+        blocked = ~self.free[inside[..., 0], inside[..., 1]] | (inside != landing).any(axis=-1)
+        landing = np.where(blocked[..., None], here[:, :, None], inside)
+
+        reward = np.zeros(self.free.shape)
+        reward[goal] = 1.0
+        value = np.zeros_like(reward)
+        for _ in range(SWEEPS):
+            quality = reward[..., None] + DISCOUNT * value[landing[..., 0], landing[..., 1]]
+            value = quality.max(axis=-1)
+        best = quality.argmax(axis=-1)[..., None, None]
+        return np.take_along_axis(landing, best, axis=2)[:, :, 0]
