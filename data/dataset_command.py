@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fetch import Unreachable, download
-from generate import generate, recipe
-
 from dataset_file import open_dataset
 from envs.tasks import TASKS, Task, get_task
+from fetch import Unreachable, download
+from generate import generate, recipe
 from trajectory_split import GYM_FAMILIES
 from utils import UserError
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from blocks import Block, block_sizes, empty_block, write_dataset
-from maze_recipe import planner_rows
 
+from blocks import Block, block_sizes, empty_block, write_dataset
 from envs.registration import make
 from envs.tasks import Task
+from maze_recipe import planner_rows
 from utils import UserError
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from math import hypot
 
 import numpy as np
-from blocks import Block, block_sizes, empty_block
-from maze_planner import GridPlanner
 
+from blocks import Block, block_sizes, empty_block
 from envs.maze2d import GOAL_RADIUS, MAZES, cells
 from envs.registration import make
 from envs.tasks import Task
+from maze_planner import GridPlanner
 
 POSITION_GAIN, VELOCITY_GAIN = 10.0, -1.0
 ACTION_NOISE = 0.5
