@@ -1,0 +1,276 @@
+"""The command line end to end, with tiny models: what a run leaves, again and again the same."""
+
+import json
+import os
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import main as main_module
+from checkpoint import CHECKPOINT_FILE
+from envs import tasks
+from envs.registration import ENTRY_POINTS
+from main import Experiment, main
+from tests.conftest import SHARED, shared_file
+from tests.data_files import random_arrays, write
+from tests.documented_metrics import documented_metrics
+from tests.test_get_args import published_commands
+
+TINY = shlex.split(
+    "--device cpu --embed_dim 16 --n_layer 2 --n_head 2 --batch_size 8 --log_to_tb 0 "
+    "--num_updates_per_pretrain_iter 4 --num_updates_per_online_iter 3 --num_eval_episodes 2"
+)
+DETERMINISTIC = shlex.split("--stoc 0 --use_entropy_reg 0")
+ODT = shlex.split("--stoc 1 --use_entropy_reg 1 --actor_rl_coeff 0")
+PURE_TD3 = [*DETERMINISTIC, "--actor_sup_coeff", "0"]
+STOCHASTIC = shlex.split("--stoc 1 --use_entropy_reg 1 --actor_rl_coeff 0.1")
+
+
+@pytest.fixture(autouse=True)
+def short_horizons(monkeypatch):
+    """Episodes of at most 25 steps."""
+    for name, task in tasks.TASKS.items():
+        monkeypatch.setitem(tasks.TASKS, name, replace(task, horizon=25))
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """A folder with a small dataset of random numbers for a few tasks."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("maze2d-umaze-v1", "hopper-medium-v2"):
+        write(folder / f"{name}.hdf5", random_arrays(tasks.TASKS[name], 200, seed=0))
+    return folder
+
+
+def run(data_dir, run_dir, *flags, env="maze2d-umaze-v1"):
+    where = ["--env", env, "--data_dir", str(data_dir), "--run_dir", str(run_dir)]
+    return main([*where, *TINY, *flags])
+
+
+def metrics_of(run_dir):
+    """The rows of a run without those that measure time."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def weights_of(run_dir):
+    state = torch.load(run_dir / CHECKPOINT_FILE, weights_only=True)["trainer"]
+    return {**state["actor"], **{f"critic.{k}": v for k, v in state["critic_target"].items()}}
+
+
+def same_weights(a, b):
+    one, two = weights_of(a), weights_of(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("env", ["maze2d-umaze-v1", "hopper-medium-v2"])
+@pytest.mark.parametrize(
+    "method",
+    [DETERMINISTIC, ODT, PURE_TD3, STOCHASTIC],
+    ids=["TD3+ODT", "ODT", "TD3", "stochastic TD3+ODT"],
+)
+def test_a_run_leaves_what_it_promises(data_dir, tmp_path, env, method):
+    run_dir = tmp_path / "run"
+    flags = ["--K", "3", "--eval_context_length", "2", "--max_online_iters", "3"]
+    assert run(data_dir, run_dir, *method, *flags, "--eval_interval", "2", env=env) == 0
+    rows = metrics_of(run_dir)
+    assert [(row["phase"], row["iteration"]) for row in rows] == [
+        ("pretrain", 1), ("online", 1), ("online", 2), ("online", 3)
+    ]  # fmt: skip
+    assert rows[0]["total_transitions_sampled"] == 0
+    assert 0 < rows[1]["total_transitions_sampled"] < rows[3]["total_transitions_sampled"]
+    evaluated = ["evaluation/normalized_score" in row for row in rows]
+    assert evaluated == [True, False, True, True]
+    named = {key for row in rows for key in row if "/" in key}
+    assert named <= documented_metrics()
+    assert {"training/train_loss_mean", "training/sup_loss", "training/rl_loss",
+            "training/critic_MSE_loss", "training/Q_mean", "aug_traj/return",
+            "evaluation/return_mean_gm", "evaluation/length_mean_gm"} <= named  # fmt: skip
+    assert all(np.isfinite(value) for row in rows for key, value in row.items() if "/" in key)
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["settings"]["env"] == env
+    assert config["fingerprint"]["file"] == f"{env}.hdf5"
+    assert (run_dir / "metrics.csv").exists()
+    assert (run_dir / CHECKPOINT_FILE).exists()
+
+
+def test_same_seed_same_numbers(data_dir, tmp_path):
+    flags = [*STOCHASTIC, "--max_online_iters", "2", "--eval_interval", "1"]
+    for name, seed in (("a", "7"), ("b", "7"), ("c", "8")):
+        assert run(data_dir, tmp_path / name, *flags, "--seed", seed) == 0
+    assert metrics_of(tmp_path / "a") == metrics_of(tmp_path / "b")
+    assert same_weights(tmp_path / "a", tmp_path / "b")
+    assert metrics_of(tmp_path / "a") != metrics_of(tmp_path / "c")
+
+
+@pytest.mark.parametrize("method", [DETERMINISTIC, STOCHASTIC], ids=["deterministic", "stochastic"])
+@pytest.mark.parametrize("when", [0, 1, 3])
+def test_resumed_run_equals_an_uninterrupted_one(data_dir, tmp_path, monkeypatch, method, when):
+    """Interrupted in collecting, so after the checkpoint of the evaluation before."""
+    flags = [*method, "--K", "3", "--eval_context_length", "3", "--max_online_iters", "4"]
+    flags += ["--eval_interval", "1", "--replay_size", "6"]
+    assert run(data_dir, tmp_path / "whole", *flags) == 0
+
+    collect = Experiment.collect
+
+    def interrupted(self):
+        metrics = collect(self)
+        if self.iterations["online"] == when:
+            raise KeyboardInterrupt
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Experiment, "collect", interrupted)
+        assert run(data_dir, tmp_path / "part", *flags) == main_module.EXIT_INTERRUPTED
+    assert len(metrics_of(tmp_path / "part")) == 1 + when
+    assert main(["--resume", str(tmp_path / "part")]) == 0
+    assert metrics_of(tmp_path / "part") == metrics_of(tmp_path / "whole")
+    assert same_weights(tmp_path / "part", tmp_path / "whole")
+
+
+def test_budget_of_transitions_ends_a_run_with_an_evaluation(data_dir, tmp_path):
+    flags = [*DETERMINISTIC, "--K", "2", "--eval_context_length", "1"]
+    flags += ["--max_online_transitions", "60", "--eval_interval", "100"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    last = metrics_of(tmp_path / "run")[-1]
+    assert last["iteration"] == 3  # of 25 steps each
+    assert "evaluation/normalized_score" in last
+
+
+def test_minimum_of_steps_per_iteration(data_dir, tmp_path):
+    flags = [*DETERMINISTIC, "--max_online_iters", "1", "--minimum_sapairs_per_iter", "60"]
+    assert run(data_dir, tmp_path / "run", *flags, "--num_online_rollouts", "2") == 0
+    assert metrics_of(tmp_path / "run")[-1]["total_transitions_sampled"] == 100
+
+
+def test_coefficients_of_the_phases(data_dir, tmp_path):
+    flags = [*DETERMINISTIC, "--max_online_iters", "1", "--actor_rl_coeff", "0.3"]
+    assert run(data_dir, tmp_path / "later", *flags) == 0
+    assert run(data_dir, tmp_path / "start", *flags, "--RL_from_start", "1") == 0
+    of = {
+        n: [row["training/rl_coeff"] for row in metrics_of(tmp_path / n)]
+        for n in ("later", "start")
+    }
+    assert of["later"] == pytest.approx([0.0, 0.3])
+    assert of["start"] == pytest.approx([0.3, 0.3])
+
+
+def test_bfloat16_and_every_critic_option(data_dir, tmp_path):
+    flags = "--precision bf16 --critic_time_aware 1 --critic_normalization adanorm --ordering 1 "
+    flags += "--critic_activation swish --delayed_reward 4 --normalized_rl_coeff 1 "
+    flags += "--online_data_mode train --max_online_iters 1"
+    assert run(data_dir, tmp_path / "run", *DETERMINISTIC, *shlex.split(flags)) == 0
+
+
+def test_video(data_dir, tmp_path, capsys):
+    flags = [*DETERMINISTIC, "--max_online_iters", "0", "--video_debug", "1"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    made = (tmp_path / "run" / "videos" / "pretrain_1.gif").exists()
+    # without OpenGL the run goes on and says so
+    assert made != ("no video" in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", published_commands(), ids=" ".join)
+def test_every_published_command_runs(tmp_path, command):
+    """As written, but with tiny models, short episodes and a dataset of random numbers."""
+    task = tasks.get_task(command[command.index("--env") + 1])
+    assert task.family in ENTRY_POINTS
+    write(tmp_path / f"{task.name}.hdf5", random_arrays(task, 120, seed=1))
+    small = shlex.split("--max_pretrain_iters 1 --max_online_iters 1 --minimum_sapairs_per_iter 1")
+    where = ["--data_dir", str(tmp_path), "--run_dir", str(tmp_path / "run")]
+    assert main([*command, *TINY, *small, *where]) == 0
+    assert len(metrics_of(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (SHARED / "data").glob("*.hdf5")) or ["hopper-medium-v2"]
+)
+def test_real_data(tmp_path, name):
+    path = shared_file(f"data/{name}.hdf5")
+    flags = [*DETERMINISTIC, "--dataset", str(path), "--max_online_iters", "1"]
+    assert run(tmp_path, tmp_path / "run", *flags, env=name) == 0
+
+
+def refusal(capsys, code):
+    """The one line of a refusal."""
+    assert code == main_module.EXIT_USER_ERROR
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--env", "hoper-medium-v2"], "hopper-medium-v2"),
+        (["--env", "walker2d-medium-v2"], "download_gym_datasets.py --only walker2d-medium-v2"),
+        (["--K", "0"], "--K"),
+        (["--eval_context_length", "0"], "--eval_context_length"),
+        (["--K", "2", "--eval_context_length", "3"], "--eval_context_length"),
+        (["--dataset", "/dev/null"], "/dev/null"),
+        (["--rl_algo", "SOC"], "--rl_algo"),
+        pytest.param(
+            ["--device", "cuda"],
+            "--device cpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(data_dir, tmp_path, capsys, flags, said):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["main.py"])
+        try:
+            code = run(data_dir, tmp_path / "run", *DETERMINISTIC, *flags)
+        except SystemExit as ended:
+            code = ended.code
+    assert said in refusal(capsys, code)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_that_cannot_be_used(data_dir, tmp_path, capsys):
+    flags = [*DETERMINISTIC, "--max_online_iters", "0"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    before = metrics_of(tmp_path / "run")
+    capsys.readouterr()
+    assert "not empty" in refusal(capsys, run(data_dir, tmp_path / "run", *flags))
+    assert metrics_of(tmp_path / "run") == before
+    (tmp_path / "file").write_text("")
+    refusal(capsys, run(data_dir, tmp_path / "file" / "run", *flags))
+    if os.geteuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        refusal(capsys, run(data_dir, tmp_path / "locked" / "run", *flags))
+
+
+def test_damaged_checkpoint_is_refused(data_dir, tmp_path, capsys):
+    flags = [*DETERMINISTIC, "--max_online_iters", "1"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    path = tmp_path / "run" / CHECKPOINT_FILE
+    whole = path.read_bytes()
+    capsys.readouterr()
+    for content in (whole[: len(whole) // 2], b"", b"\x80\x04cos\nsystem\n."):
+        path.write_bytes(content)
+        refusal(capsys, main(["--resume", str(tmp_path / "run")]))
+
+
+def test_full_disk_keeps_the_last_checkpoint(data_dir, tmp_path, capsys, monkeypatch):
+    save, calls = torch.save, []
+
+    def full(state, file):
+        calls.append(state)
+        if len(calls) == 2:
+            file.write(b"torn")
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    flags = [*DETERMINISTIC, "--max_online_iters", "1"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    assert "No space left on device" in capsys.readouterr().out
+    state = torch.load(tmp_path / "run" / CHECKPOINT_FILE, weights_only=True)
+    assert state["phase"] == "pretrain"
+    assert not list((tmp_path / "run").glob(".*.part"))
