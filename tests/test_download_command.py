@@ -1,0 +1,235 @@
+"""The four scripts: what they accept, what they leave alone, what they say."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import h5py
+import pytest
+
+from data import load_dataset
+from envs.tasks import TASKS, get_task
+from tests.conftest import ROOT
+from tests.data_files import random_arrays, write
+
+sys.path.append(str(ROOT / "data"))
+
+import dataset_command
+
+SCRIPTS = {
+    "download_d4rl_basic.py": "maze2d",
+    "download_gym_datasets.py": "hopper halfcheetah walker2d ant",
+    "download_antmaze_datasets.py": "antmaze",
+    "download_advanced.py": "pen hammer door relocate",
+}
+GYM = "download_gym_datasets.py"
+NAME = "hopper-medium-v2"
+
+
+def run(script, *options, folder=None):
+    """What the script does in this process: exit code."""
+    target = ["--data_dir", str(folder)] if folder else []
+    return dataset_command.main(script, [*options, *target])
+
+
+def test_every_task_belongs_to_one_script():
+    assert {task.spec.script for task in TASKS.values()} == set(SCRIPTS)
+    for script, families in SCRIPTS.items():
+        assert (ROOT / "data" / script).is_file()
+        own = {task.family for task in TASKS.values() if task.spec.script == script}
+        assert own == set(families.split())
+
+
+@pytest.mark.parametrize("place", ["data", "root", "elsewhere"])
+def test_scripts_run_from_anywhere(tmp_path, place):
+    """Also in a folder that holds a file named like a module of the project."""
+    (tmp_path / "data.py").write_text("raise RuntimeError('shadowed')")
+    folder = {"data": ROOT / "data", "root": ROOT, "elsewhere": tmp_path}[place]
+    script = os.path.relpath(ROOT / "data" / GYM, folder)
+    options = ["--only", "hopper-random-v2", "--source", "generate", "--steps", "60"]
+    done = subprocess.run(
+        [sys.executable, script, *options, "--data_dir", str(tmp_path / "out")],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "60 rows" in done.stdout
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["hopper-random-v2.hdf5"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_lists_the_datasets(script, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(script, "--help")
+    assert end.value.code == 0
+    text = "".join(capsys.readouterr().out.split())
+    for task in TASKS.values():
+        assert (task.name in text) == (task.spec.script == script)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "hoper-medium-v2"], "--only hoper-medium-v2: unknown task; the nearest"),
+        (["--only", "pen-human-v1"], "--only pen-human-v1: download_advanced.py gets this one"),
+        (["--steps", "100"], "--steps: only with --source generate"),
+        (["--steps", "0", "--source", "generate"], "--steps 0: must be at least 1"),
+        (["--seed", "-1"], "--seed -1: must not be negative"),
+    ],
+)
+def test_bad_options(tmp_path, capsys, options, message):
+    assert run(GYM, *options, folder=tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_data_dir_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run(GYM, folder=tmp_path / "file" / "data") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"--data_dir {tmp_path / 'file' / 'data'}: Not a directory"
+
+
+def test_tasks_that_cannot_be_generated(tmp_path, capsys):
+    """One line each; what can be generated is, all the same."""
+    options = ["--source", "generate", "--steps", "40"]
+    names = ["hopper-medium-v2", "hopper-medium-replay-v2", "hopper-random-v2"]
+    for name in names:
+        options += ["--only", name]
+    assert run(GYM, *options, folder=tmp_path) == 2
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, names, strict=False):
+        assert line.startswith(f"{name}: cannot be generated")
+        assert "--source d4rl" in line
+    assert [file.name for file in tmp_path.iterdir()] == ["hopper-random-v2.hdf5"]
+
+
+def test_an_alias_and_repetitions_mean_one_task(tmp_path, capsys):
+    options = ["--source", "generate", "--steps", "40", "--only", "hopper-random-v2"]
+    assert run(GYM, *options, "--only", "hopper-medium-random-v2", folder=tmp_path) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_existing_datasets_are_left_alone(tmp_path, capsys):
+    task = get_task(NAME)
+    path = write(tmp_path / f"{NAME}.hdf5", random_arrays(task, 50, 1))
+    before = path.read_bytes()
+    for source in ("d4rl", "generate"):
+        assert run(GYM, "--only", NAME, "--source", source, folder=tmp_path) == 0
+        assert "already there, 50 rows" in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+class TestPublished:
+    """Downloads of small files in the place of the published ones."""
+
+    @pytest.fixture
+    def server(self, tmp_path_factory, monkeypatch):
+        """A folder that is served; the task's address and size point into it."""
+        folder = tmp_path_factory.mktemp("served")
+
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=str(folder))
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        for name in (NAME, "hopper-random-v2"):
+            url = f"http://127.0.0.1:{server.server_port}/{name}.hdf5"
+            task = dataclasses.replace(TASKS[name], url=url, published_steps=290)
+            monkeypatch.setitem(TASKS, name, task)
+        yield folder
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    def test_download(self, server, tmp_path, capsys):
+        source = write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
+        assert run(GYM, "--only", NAME, folder=tmp_path) == 0
+        path = tmp_path / f"{NAME}.hdf5"
+        assert path.read_bytes() == source.read_bytes()
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+        assert "300 rows" in capsys.readouterr().out
+        load_dataset(path, get_task(NAME))
+
+    def test_a_damaged_file_is_replaced(self, server, tmp_path, capsys):
+        path = tmp_path / f"{NAME}.hdf5"
+        path.write_bytes(b"half a file")
+        assert run(GYM, "--only", NAME, folder=tmp_path) == 2  # the server has none
+        assert path.read_bytes() == b"half a file"
+        write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
+        assert run(GYM, "--only", NAME, folder=tmp_path) == 0
+        assert "not an HDF5 file" in capsys.readouterr().out
+        load_dataset(path, get_task(NAME))
+
+    def test_404_names_what_else_can_be_done_and_goes_on(self, server, tmp_path, capsys):
+        write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
+        assert run(GYM, "--only", "hopper-random-v2", "--only", NAME, folder=tmp_path) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "404" in line
+        assert "--source generate --only hopper-random-v2" in line
+        assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.hdf5"]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("page", "not an HDF5 file"),
+            ("other sizes", "dataset of another task"),
+            ("few rows", "200 rows, but the published dataset has about 290"),
+            ("many rows", "400 rows, but the published dataset has about 290"),
+            ("no rewards", "no rewards in this file"),
+        ],
+    )
+    def test_wrong_content(self, server, tmp_path, capsys, content, message):
+        path = server / f"{NAME}.hdf5"
+        if content == "page":
+            path.write_text("<html>moved</html>")
+        else:
+            name = "ant-medium-v2" if content == "other sizes" else NAME
+            rows = {"few rows": 200, "many rows": 400}.get(content, 300)
+            arrays = random_arrays(get_task(name), rows, 1)
+            if content == "no rewards":
+                del arrays["rewards"]
+            write(path, arrays)
+        assert run(GYM, "--only", NAME, folder=tmp_path) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+        assert f"put a copy at {tmp_path / path.name}" in line
+        assert not any(tmp_path.iterdir())
+
+    def test_no_server_is_said_once(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("fetch.time.sleep", lambda _: None)
+        for name, task in TASKS.items():
+            address = dataclasses.replace(task, url=f"http://127.0.0.1:9/{name}.hdf5")
+            monkeypatch.setitem(TASKS, name, address)
+        assert run("download_d4rl_basic.py", folder=tmp_path) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "refused" in line
+        assert "--source generate --only maze2d-open-v0" in line
+
+    def test_interruption(self, tmp_path, capsys, monkeypatch):
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("dataset_command.download", stop)
+        assert run(GYM, folder=tmp_path) == 130
+        assert "run the same command again" in capsys.readouterr().err
+
+
+def test_generated_files_tell_where_they_are_from(tmp_path):
+    options = ["--only", "hopper-random-v2", "--source", "generate", "--steps", "40"]
+    assert run(GYM, *options, "--seed", "3", folder=tmp_path) == 0
+    with h5py.File(tmp_path / "hopper-random-v2.hdf5") as file:
+        assert file.attrs["task"] == "hopper-random-v2"
+        assert file.attrs["recipe"] == "random"
+        assert file.attrs["seed"] == 3
+        assert file.attrs["mujoco_version"]
