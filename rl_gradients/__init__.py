@@ -3,12 +3,15 @@
 `ALGORITHMS` is the table that `--rl_algo` chooses from.
 """
 
+from rl_gradients.awac import AWAC
 from rl_gradients.common import Info, Networks, RLGradient
+from rl_gradients.iql import IQL
+from rl_gradients.sac import SAC
 from rl_gradients.td3 import TD3
 from settings import Settings
 from utils import UserError
 
-ALGORITHMS: dict[str, type[RLGradient]] = {"TD3": TD3}
+ALGORITHMS: dict[str, type[RLGradient]] = {"TD3": TD3, "SAC": SAC, "AWAC": AWAC, "IQL": IQL}
 
 __all__ = ["ALGORITHMS", "Info", "Networks", "RLGradient", "make_rl_gradient"]
 
@@ -21,6 +24,6 @@ def make_rl_gradient(settings: Settings) -> RLGradient:
     """
     if settings.rl_algo not in ALGORITHMS:
         raise UserError(
-            f"--rl_algo {settings.rl_algo}: not available; use {' or '.join(ALGORITHMS)}"
+            f"--rl_algo {settings.rl_algo}: not available; use one of {', '.join(ALGORITHMS)}"
         )
     return ALGORITHMS[settings.rl_algo](settings)

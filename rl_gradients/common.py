@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from critic import Critic
-from decision_transformer import DecisionTransformer, Noise, PolicyOutput
+from decision_transformer import DecisionTransformer, Noise, PolicyOutput, TanhGaussian
 from decision_transformer.decision_transformer import MAX_TIMESTEPS
 from replay_buffer import Batch
 from settings import Settings
@@ -126,3 +126,31 @@ def twin_q_loss(q: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Info]:
     """
     loss = critic_mean((q - target).square().sum(dim=0), mask)
     return loss, {"Q_mean": masked_mean(q[0].detach(), mask)}
+
+
+def gaussian(policy: PolicyOutput) -> TanhGaussian:
+    """The policy as a distribution, for algorithms that need one."""
+    if not isinstance(policy, TanhGaussian):
+        raise TypeError("this algorithm needs a stochastic policy")
+    return policy
+
+
+def log_likelihood(policy: PolicyOutput, actions: Tensor) -> Tensor:
+    """log pi(a | s), (B, K), of actions (B, K, act_dim).
+
+    For a deterministic policy -||pi(s) - a||^2: a Gaussian's, up to scale and constant.
+    """
+    if isinstance(policy, TanhGaussian):
+        return policy.log_prob(actions)
+    return -(policy.mean - actions).square().sum(-1)
+
+
+def weighted_regression_loss(weights: Tensor, log_prob: Tensor, mask: Tensor) -> Tensor:
+    """-mean w(s, a) log pi(a | s).
+
+    Args:
+        weights: (B, K) without gradient.
+        log_prob: (B, K) with gradient to the policy.
+        mask: (B, K) bool.
+    """
+    return -masked_mean(weights * log_prob, mask)
