@@ -211,7 +211,7 @@ class Trainer:
             self._update_temperature(entropy.detach())
         rl_info.pop("rl_scale")
         losses = {"actor_loss": loss, "sup_loss": sup_loss, "rl_loss": rl_loss}
-        losses["rl_coeff"] = torch.as_tensor(rl_coeff, device=self.device)
+        losses["rl_coeff"] = torch.zeros((), device=self.device) + rl_coeff
         self._log({**{k: v.detach() for k, v in losses.items()}, **sup_info, **rl_info})
 
     def _step_actor(self) -> None:

@@ -157,7 +157,8 @@ class DecisionTransformer(nn.Module):
         return self.embed_ln(tokens)
 
     def _decode(self, tokens: Tensor, keep: Tensor | None, queries: slice) -> Tensor:
-        dtype = self.autocast_dtype
-        with torch.autocast(tokens.device.type, dtype, enabled=dtype is not None):
+        if self.autocast_dtype is None:
+            return self.transformer(tokens, keep, queries)
+        with torch.autocast(tokens.device.type, self.autocast_dtype):
             hidden = self.transformer(tokens, keep, queries)
         return hidden.float()
