@@ -18,6 +18,10 @@ ENTRY_POINTS = {
     "ant": "envs.locomotion:AntEnv",
     "maze2d": "envs.maze2d:Maze2dEnv",
     "antmaze": "envs.antmaze:AntMazeEnv",
+    "pen": "envs.adroit:PenEnv",
+    "hammer": "envs.adroit:HammerEnv",
+    "door": "envs.adroit:DoorEnv",
+    "relocate": "envs.adroit:RelocateEnv",
 }
 
 

@@ -4,19 +4,29 @@ import numpy as np
 import pytest
 
 import envs
+from envs.adroit import AdroitEnv
 from envs.parity import open_loop, restore, single_steps
-from envs.registration import ENTRY_POINTS
 from envs.tasks import get_task
 from tests.env_golden import RECORDED, model_differences, recorded_episodes, recorded_probes
 
-TASKS = [task for f, tasks in RECORDED.items() if f in ENTRY_POINTS for task in tasks]
+TASKS = [task for tasks in RECORDED.values() for task in tasks]
 PROBED = [task for task in TASKS if recorded_probes(task)]
 # the position of maze2d's goal marker, which only a picture shows: the old engine moves it later
 EXEMPT = {"maze2d": {"model_site_pos"}}
-# (single steps in observation, in reward); nothing given: 1e-9
-STEP_BOUNDS = {"maze2d": (0.0, 0.0)}
+# single steps and probes in observation and reward; 1e-9 for families not named. The hand's
+# contact solver stops at a tolerance of 1e-8, and not at quite the same point as the old one
+STEP_BOUNDS = {"maze2d": 0.0, "hammer": 5e-9, "door": 5e-9}
 # families that stay on the recorded path for all its steps
-OPEN_LOOP_BOUNDS = {"hopper": 1e-9, "walker2d": 1e-9, "maze2d": 0.0}
+OPEN_LOOP_BOUNDS = {
+    "hopper": 1e-9,
+    "walker2d": 1e-9,
+    "maze2d": 0.0,
+    "antmaze": 1e-6,
+    "pen": 1e-9,
+    "hammer": 5e-9,
+    "door": 2e-8,
+    "relocate": 1e-9,
+}
 
 
 def family(task):
@@ -25,7 +35,12 @@ def family(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_model_constants(task):
-    differences = model_differences(envs.make(get_task(task)), task)
+    # only models that are to be rendered keep the geoms of the Adroit hand's skin
+    env = envs.make(get_task(task), "rgb_array")
+    restore(env, recorded_episodes(task)[0].start)  # resets move some bodies and sites
+    if family(task) == "antmaze":
+        env = envs.make(get_task(task))  # without the goal's marker
+    differences = model_differences(env, task)
     assert len(differences) > 40
     exempt = EXEMPT.get(family(task), set())
     wrong = {k: v for k, v in differences.items() if k not in exempt and v > 1e-12}
@@ -45,11 +60,11 @@ def test_start(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_single_steps(task):
     env = envs.make(get_task(task))
-    obs_bound, reward_bound = STEP_BOUNDS.get(family(task), (1e-9, 1e-9))
+    bound = STEP_BOUNDS.get(family(task), 1e-9)
     for episode in recorded_episodes(task):
         differences = single_steps(env, episode)
-        assert differences.observation.max() <= obs_bound
-        assert differences.reward.max() <= reward_bound
+        assert differences.observation.max() <= bound
+        assert differences.reward.max() <= bound
         assert not differences.done.any()
 
 
@@ -67,10 +82,13 @@ def test_open_loop(task):
 @pytest.mark.parametrize("task", PROBED)
 def test_probes(task):
     env = envs.make(get_task(task))
-    exact = family(task) in ("maze2d", "antmaze")
+    bound = STEP_BOUNDS.get(family(task), 1e-9)
+    sparse = family(task) in ("maze2d", "antmaze")
     for probe in recorded_probes(task):
         restore(env, probe.start)
         obs, reward, terminated = env.advance(probe.action)
-        np.testing.assert_allclose(obs, probe.observation, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(obs, probe.observation, rtol=0, atol=bound)
+        assert abs(reward - probe.reward) <= (0.0 if sparse else bound)
         assert terminated == probe.done
-        assert reward == probe.reward if exact else abs(reward - probe.reward) < 1e-9
+        if isinstance(env, AdroitEnv):
+            assert env.achieved == probe.achieved

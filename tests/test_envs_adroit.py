@@ -1,0 +1,145 @@
+"""Adroit: resets, success counts, models without skin, rotations."""
+
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import envs
+from envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, adroit_model
+from envs.rotations import euler_from_matrix, quat_from_euler
+from envs.tasks import get_task
+
+ENVS = {env.name: env() for env in (PenEnv, HammerEnv, DoorEnv, RelocateEnv)}
+
+
+def resets(name, read, count=300):
+    env = ENVS[name]
+    env.reset(seed=0)
+    rows = []
+    for _ in range(count):
+        env.reset()
+        np.testing.assert_array_equal(env.qpos, env.init_qpos)
+        np.testing.assert_array_equal(env.qvel, 0)
+        rows.append(read(env).copy())
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "low", "high"),
+    [
+        ("hammer", lambda env: env.model.body("nail_board").pos[2:], (0.1,), (0.25,)),
+        (
+            "door",
+            lambda env: env.model.body("frame").pos,
+            (-0.3, 0.25, 0.252),
+            (-0.2, 0.35, 0.35),
+        ),
+        ("relocate", lambda env: env.model.body("Object").pos[:2], (-0.15, -0.15), (0.15, 0.3)),
+        (
+            "relocate",
+            lambda env: env.model.site("target").pos,
+            (-0.2, -0.2, 0.15),
+            (0.2, 0.2, 0.35),
+        ),
+        (
+            "pen",
+            lambda env: np.array(
+                euler_from_matrix(env.data.xmat[env.model.body("target").id].copy())
+            ),
+            (-1.0, -1.0, 0.0),
+            (1.0, 1.0, 0.0),
+        ),
+    ],
+)
+def test_reset_distribution(name, read, low, high):
+    rows = resets(name, read)
+    low, high = np.array(low), np.array(high)
+    assert (rows >= low - 1e-12).all()
+    assert (rows <= high + 1e-12).all()
+    width = high - low
+    np.testing.assert_allclose(rows.mean(axis=0), (low + high) / 2, atol=0.07 * width.max())
+    np.testing.assert_allclose(rows.std(axis=0), width / np.sqrt(12), atol=0.03 * width.max())
+
+
+@pytest.mark.parametrize(("name", "needed"), [("pen", 20), ("door", 25)])
+def test_success_counts_steps_with_the_goal_achieved(name, needed, monkeypatch):
+    task = get_task(f"{name}-human-v1")
+    vector = envs.make_vector(task, [0, 1])
+    vector.reset()
+    monkeypatch.setattr(vector.envs[1], "reward", lambda: (1.0, True))
+    action = np.zeros((2, task.act_dim))
+    for step in range(1, needed + 3):
+        vector.step(action)
+        np.testing.assert_array_equal(vector.success(), [False, step > needed])
+    vector.reset(np.array([1]))
+    np.testing.assert_array_equal(vector.success(), [False, False])
+
+
+def test_a_dropped_pen_ends_the_episode():
+    env = ENVS["pen"]
+    env.reset(seed=0)
+    dropped = env.init_qpos.copy()
+    dropped[-6] += 0.3  # the pen's frame is turned: its x points down
+    env.set_state(dropped, env.init_qvel)
+    _, reward, terminated = env.advance(np.zeros(24))
+    assert terminated
+    assert reward < -4
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_models_without_skin_move_alike(name):
+    models = [adroit_model(name, visuals) for visuals in (False, True)]
+    assert models[0].nmesh == models[0].ntex == 0 < models[1].nmesh
+    states = [mujoco.MjData(model) for model in models]
+    low, high = models[0].actuator_ctrlrange.T
+    for ctrl in np.random.default_rng(0).uniform(low, high, (60, len(low))):
+        for model, data in zip(models, states, strict=True):
+            data.ctrl[:] = ctrl
+            mujoco.mj_step(model, data, 5)
+    np.testing.assert_array_equal(states[0].qpos, states[1].qpos)
+    np.testing.assert_array_equal(states[0].qvel, states[1].qvel)
+    np.testing.assert_array_equal(states[0].site_xpos, states[1].site_xpos)
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_relaxed_joint_targets_are_the_middle_of_their_range(name):
+    env = ENVS[name]
+    for action, expected in ((-1, 0), (0, 0.5), (1, 1)):
+        env.reset(seed=0)
+        env.advance(np.full(env.model.nu, float(action)))
+        low, high = env.model.actuator_ctrlrange.T
+        np.testing.assert_allclose(env.ctrl, low + expected * (high - low), atol=1e-15)
+
+
+angles = st.floats(-3.1, 3.1)
+
+
+@given(angles, st.floats(-1.5, 1.5), angles)
+def test_euler_angles_round_trip(x, y, z):
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quat_from_euler((x, y, z)))
+    np.testing.assert_allclose(euler_from_matrix(matrix), (x, y, z), atol=1e-6)
+
+
+@given(angles, angles, angles)
+def test_euler_angles_agree_with_gymnasium_robotics(x, y, z):
+    rotations = pytest.importorskip("gymnasium_robotics.utils.rotations")
+    quat = quat_from_euler((x, y, z))
+    theirs = rotations.euler2quat(np.array([x, y, z]))
+    np.testing.assert_allclose(np.abs(quat @ theirs), 1.0, atol=1e-12)  # q and -q turn alike
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quat)
+    np.testing.assert_allclose(
+        euler_from_matrix(matrix), rotations.mat2euler(matrix.reshape(3, 3)), atol=1e-9
+    )
+
+
+def test_gimbal_lock():
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quat_from_euler((0.0, np.pi / 2, 0.7)))
+    x, y, z = euler_from_matrix(np.where(np.abs(matrix) < 1e-15, 0.0, matrix))
+    assert x == 0.0
+    assert y == pytest.approx(np.pi / 2)
+    assert z == pytest.approx(0.7)
