@@ -66,6 +66,8 @@ def parse_args(script: str, own: list[Task], argv: Sequence[str] | None) -> argp
                              "where that is possible (default: d4rl)")  # fmt: skip
     parser.add_argument("--steps", type=int,
                         help="rows to generate (default: as many as published)")  # fmt: skip
+    parser.add_argument("--policy", type=Path, metavar="FILE",
+                        help="behaviour policy (.npz) for antmaze and Adroit expert")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of what is generated")
     parser.add_argument("--data_dir", type=Path, default=Path(__file__).resolve().parent,
                         help="where the files go (default: the folder of this script)")  # fmt: skip
@@ -74,8 +76,9 @@ def parse_args(script: str, own: list[Task], argv: Sequence[str] | None) -> argp
 
 def select_tasks(script: str, own: list[Task], args: argparse.Namespace) -> list[Task]:
     """The tasks that were asked for, each once, after checking the other options."""
-    if args.steps is not None and args.source != "generate":
-        raise UserError("--steps: only with --source generate; downloads are whole files")
+    for option in ("steps", "policy"):
+        if getattr(args, option) is not None and args.source != "generate":
+            raise UserError(f"--{option}: only with --source generate; downloads are whole files")
     if args.steps is not None and args.steps < 1:
         raise UserError(f"--steps {args.steps}: must be at least 1")
     if args.seed < 0:
@@ -105,7 +108,7 @@ def get_one(task: Task, args: argparse.Namespace) -> None:
         except UserError as error:
             print(f"{error} -- replacing it")
     if args.source == "generate":
-        generate(task, path, steps=args.steps, seed=args.seed)
+        generate(task, path, steps=args.steps, seed=args.seed, policy=args.policy)
     else:
         fetch_published(task, path)
     print(f"{task.name}: {check_file(path, task):,} rows, {path.stat().st_size / 2**20:.1f} MiB")
@@ -148,5 +151,6 @@ def fetch_published(task: Task, path: Path) -> None:
     except UserError as error:
         other = f"or put a copy at {path}"
         if recipe(task) is not None:
-            other = f"or make the data here with --source generate --only {task.name}"
+            policy = " --policy FILE" if recipe(task) == "policy" else ""
+            other = f"or make the data here: --source generate --only {task.name}{policy}"
         raise type(error)(f"{error}; try again later, {other}") from None

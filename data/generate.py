@@ -9,9 +9,12 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from blocks import Block, block_sizes, empty_block, write_dataset
+from behaviour_policy import AntPolicy, HandPolicy
+from blocks import Block, write_dataset
+from envs.antmaze import AntMazeEnv
 from envs.registration import make
 from envs.tasks import Task
+from episodes import Actor, AntWalker, HandActor, RandomActor, episode_rows
 from maze_recipe import planner_rows
 from utils import UserError
 
@@ -20,14 +23,20 @@ def recipe(task: Task) -> str | None:
     """How the task's dataset can be made here; None where it cannot."""
     if task.family == "maze2d":
         return "planner"
-    return "random" if task.name.endswith("-random-v2") else None
+    if task.name.endswith("-random-v2"):
+        return "random"
+    if task.family == "antmaze" or task.name.endswith("-expert-v1"):
+        return "policy"
+    return None
 
 
 def why_not(task: Task) -> str:
-    """What making the dataset of a task without a recipe would take."""
-    if "human" in task.name or "cloned" in task.name:
-        return "it holds human demonstrations or a policy cloned from them"
-    return "it takes the agent that was trained for it"
+    """What a dataset without a recipe is made of."""
+    if task.name.endswith("-human-v1"):
+        return "it holds human demonstrations"
+    if task.name.endswith("-cloned-v1"):
+        return "it holds a policy cloned from human demonstrations, and these"
+    return "it takes the SAC agent that was trained for it"
 
 
 def default_steps(task: Task) -> int:
@@ -35,19 +44,25 @@ def default_steps(task: Task) -> int:
     return math.ceil(task.published_steps / 100_000) * 100_000
 
 
-def generate(task: Task, path: Path, *, steps: int | None, seed: int) -> None:
+def generate(
+    task: Task, path: Path, *, steps: int | None, seed: int, policy: Path | None = None
+) -> None:
     """Write `path` with `steps` rows (by default as many as published), determined by `seed`.
 
+    Args:
+        policy: The behaviour policy's file, for recipes that need one.
+
     Raises:
-        UserError: the task has no recipe.
+        UserError: the task has no recipe, or its policy is missing or unfit.
     """
     name = recipe(task)
     if name is None:
         raise UserError(f"{task.name}: cannot be generated, {why_not(task)}; use --source d4rl")
+    if name == "policy" and policy is None:
+        raise UserError(f"{task.name}: --source generate needs its behaviour policy, --policy FILE")
+    if name != "policy" and policy is not None:
+        raise UserError(f"{task.name}: its recipe uses no policy; leave out --policy")
     steps = steps or default_steps(task)
-    blocks = (
-        planner_rows(task, steps, seed) if name == "planner" else random_rows(task, steps, seed)
-    )
     attributes = {
         "task": task.name,
         "recipe": name,
@@ -55,27 +70,19 @@ def generate(task: Task, path: Path, *, steps: int | None, seed: int) -> None:
         "mujoco_version": mujoco.__version__,
         "numpy_version": np.__version__,
     }
-    write_dataset(path, blocks, steps, attributes)
+    if policy is not None:
+        attributes["policy"] = policy.name
+    write_dataset(path, _rows(task, steps, seed, policy), steps, attributes)
 
 
-def random_rows(task: Task, steps: int, seed: int) -> Iterator[Block]:
-    """Episodes of uniformly random actions."""
-    rng = np.random.default_rng([seed, 1])  # not the stream of the environment's own generator
+def _rows(task: Task, steps: int, seed: int, policy: Path | None) -> Iterator[Block]:
+    if task.family == "maze2d":
+        return planner_rows(task, steps, seed)
     env = make(task)
-    obs, _ = env.reset(seed=seed)
-    elapsed = 0
-    for size in block_sizes(steps):
-        block = empty_block(task, size)
-        block["actions"][:] = rng.uniform(-1.0, 1.0, block["actions"].shape)
-        actions = block["actions"].astype(np.float64)  # as stored
-        for row in range(size):
-            block["observations"][row] = obs
-            obs, block["rewards"][row], terminated = env.advance(actions[row])
-            block["next_observations"][row] = obs
-            elapsed += 1
-            block["terminals"][row] = terminated
-            block["timeouts"][row] = elapsed == task.horizon and not terminated
-            if terminated or elapsed == task.horizon:
-                obs, _ = env.reset()
-                elapsed = 0
-        yield block
+    rng = np.random.default_rng([seed, 1])  # not the stream of the environment's own generator
+    actor: Actor = RandomActor(task, rng)
+    if policy is not None and isinstance(env, AntMazeEnv):
+        actor = AntWalker(task, env, AntPolicy(policy, task), rng)
+    elif policy is not None:
+        actor = HandActor(HandPolicy(policy, task), rng)
+    return episode_rows(task, env, actor, steps, seed)
