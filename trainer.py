@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -30,6 +29,7 @@ TEMPERATURE_LR = 1e-4
 
 # what is logged under another name than training/<name>
 _LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
+_SPREAD_NAMES = {"actor_loss": "train_loss_std"}
 
 
 def make_actor(settings: Settings, task: Task) -> DecisionTransformer:
@@ -88,6 +88,40 @@ def supervised_loss(
     return loss, {"nll": nll.detach()}
 
 
+class RunningMeans:
+    """Means and deviations of 0-d tensors by name, summed up on their device.
+
+    Nothing is read on the host before `read`. Sums rather than lists: thousands of small tensors
+    that outlive an update would fragment the memory it works in.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, info: Info) -> None:
+        """Count one value of each name."""
+        for name, value in info.items():
+            if name not in self._sums:
+                zero = torch.zeros((), dtype=torch.float64, device=value.device)
+                self._sums[name] = (zero, zero.clone())
+            total, squares = self._sums[name]
+            total.add_(value)
+            squares.addcmul_(value.double(), value.double())
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, tuple[float, float]]:
+        """Mean and (population) standard deviation of each name; starts anew."""
+        out = {}
+        for name, count in self._counts.items():
+            mean, square = (total.item() / count for total in self._sums[name])
+            out[name] = (mean, max(square - mean * mean, 0.0) ** 0.5)
+            for total in self._sums[name]:
+                total.zero_()
+        self._counts.clear()
+        return out
+
+
 class Trainer:
     """The networks, their optimisers and the update.
 
@@ -124,7 +158,7 @@ class Trainer:
         self.entropy_target = -float(task.act_dim)
         self.actor_updates = 0
         self.rl_coeff, self.sup_coeff = 0.0, 1.0
-        self._logged: dict[str, list[Tensor]] = defaultdict(list)
+        self._means = RunningMeans()
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers on the training device."""
@@ -249,18 +283,14 @@ class Trainer:
         torch._foreach_lerp_(slow, fast, self.algorithm.tau)
 
     def _log(self, info: Info) -> None:
-        """Keep 0-d tensors on the device: reading one now would wait for the device."""
-        for name, value in info.items():
-            self._logged[name].append(value)
+        self._means.add(info)
 
     def _read_logged(self) -> dict[str, float]:
         metrics = {"training/actor_lr": self.actor_lr}
-        for name, values in self._logged.items():
-            stacked = torch.stack(values).float()
-            metrics[f"training/{_LOG_NAMES.get(name, name)}"] = stacked.mean().item()
-            if name == "actor_loss":
-                metrics["training/train_loss_std"] = stacked.std(correction=0).item()
-        self._logged.clear()
+        for name, (mean, deviation) in self._means.read().items():
+            metrics[f"training/{_LOG_NAMES.get(name, name)}"] = mean
+            if name in _SPREAD_NAMES:
+                metrics[f"training/{_SPREAD_NAMES[name]}"] = deviation
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

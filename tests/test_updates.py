@@ -1,6 +1,7 @@
 """Whole updates - losses, optimisers, targets - against golden numbers."""
 
 import json
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -125,15 +126,18 @@ def test_updates_equal_golden(stem, monkeypatch):
     given = json.loads(data["settings"].item())
     trainer, draws = golden_trainer(data, given, monkeypatch)
     trainer.nets.actor.train()
+    logged = defaultdict(list)
+    record = lambda info: [logged[name].append(value.item()) for name, value in info.items()]  # noqa: E731
+    monkeypatch.setattr(trainer, "_log", record)
     for i in range(4):
         trainer.update(golden_batch(data, i), with_actor=i % given["inter"] == 0)
     assert next(draws, None) is None, "a draw of the golden update was not used"
 
     for name in ("actor_loss", "nll", "entropy", "rl_loss", "sup_loss", "rl_coeff"):
-        ours = [value.item() for value in trainer._logged[name]]
-        np.testing.assert_allclose(ours, data[f"log/{name}"], rtol=2e-5, atol=1e-6, err_msg=name)
-    critic_loss = [value.item() for value in trainer._logged["critic_MSE_loss"]]
-    np.testing.assert_allclose(critic_loss, data["log/critic_loss"], rtol=2e-5)
+        np.testing.assert_allclose(
+            logged[name], data[f"log/{name}"], rtol=2e-5, atol=1e-6, err_msg=name
+        )
+    np.testing.assert_allclose(logged["critic_MSE_loss"], data["log/critic_loss"], rtol=2e-5)
     if given["stoc"]:
         log_temperature = trainer.nets.log_temperature.item()
         np.testing.assert_allclose(log_temperature, data["log/log_temperature"], rtol=1e-5)
@@ -143,3 +147,16 @@ def test_updates_equal_golden(stem, monkeypatch):
     check_weights(nets.actor_target.state_dict(), data, "final_model_target")
     for prefix, critic in (("critic", nets.critic), ("critic_target", nets.critic_target)):
         check_weights(golden_critic_state(critic.state_dict()), data, f"final_{prefix}")
+
+
+def test_running_means():
+    means = trainer_module.RunningMeans()
+    for value in (1.0, 2.0, 6.0):
+        means.add({"a": torch.tensor(value)})
+    means.add({"b": torch.tensor(5.0)})
+    (mean, deviation), b = means.read()["a"], means._sums["b"]
+    assert mean == pytest.approx(3.0)
+    assert deviation == pytest.approx(np.std([1.0, 2.0, 6.0]))
+    means.add({"a": torch.tensor(7.0)})
+    assert means.read() == {"a": (7.0, 0.0)}
+    assert b[0].item() == 0.0
