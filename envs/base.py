@@ -14,6 +14,8 @@ from gymnasium import spaces
 
 from utils import UserError
 
+TESTED_ENGINE = "3.2.6"
+
 _logger = logging.getLogger(__name__)
 # filled by MuJoCo's warning callback while a step runs; emptied by the environment that stepped
 _warnings: list[str] = []
@@ -26,6 +28,21 @@ def _on_mujoco_warning(message: str) -> None:
 
 
 mujoco.set_mju_user_warning(_on_mujoco_warning)
+
+
+def check_engine(version: str) -> None:
+    """Warn of a MuJoCo release that was not compared with the old engine."""
+    if version != TESTED_ENGINE:
+        _logger.warning(
+            "MuJoCo %s: only %s was found to move as the benchmark's engine did; "
+            "pip install mujoco==%s",
+            version,
+            TESTED_ENGINE,
+            TESTED_ENGINE,
+        )
+
+
+check_engine(mujoco.__version__)
 
 
 class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):

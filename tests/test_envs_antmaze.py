@@ -1,13 +1,11 @@
-"""AntMaze: mazes, goals, success, data collected in the old engine among the walls."""
+"""AntMaze: mazes, goals, success."""
 
-import h5py
 import numpy as np
 import pytest
 
 import envs
 from envs.antmaze import MAZES, AntMazeEnv, positions
 from envs.tasks import get_task
-from tests.conftest import shared_file
 from utils import UserError
 
 GOAL_CELLS = {"umaze": (0, 8), "medium": (20, 20), "large": (32, 24)}
@@ -66,27 +64,6 @@ def test_falling_over_ends_nothing():
     env.set_state(upside_down, env.init_qvel)
     for _ in range(20):
         assert not env.advance(np.zeros(8))[2]
-
-
-@pytest.mark.parametrize("name", ["antmaze-umaze-v2", "antmaze-medium-play-v2"])
-def test_steps_of_real_data(name):
-    """Random steps of walks past walls: single precision of the data is all that differs."""
-    with h5py.File(shared_file(f"data/{name}.hdf5")) as file:
-        obs, actions = (file[key][:].astype(np.float64) for key in ("observations", "actions"))
-        ends = file["terminals"][:] | file["timeouts"][:]
-    env = envs.make(get_task(name))
-    env.reset(seed=0)
-    blocks = [i for i in range(env.model.ngeom) if env.model.geom(i).name.startswith("block")]
-    errors, touching = [], []
-    candidates = np.flatnonzero(~ends[:-1])
-    for i in np.random.default_rng(0).choice(candidates, 1000, replace=False):
-        env.set_state(obs[i, :15], obs[i, 15:])
-        after, _, _ = env.advance(actions[i])
-        errors.append(np.abs(after - obs[i + 1]).max())
-        touching.append(np.isin(env.data.contact.geom, blocks).any())
-    assert sum(touching) > 10
-    assert np.quantile(errors, 0.9) < 2e-6
-    assert max(errors) < 1e-4
 
 
 def test_unknown_layout():

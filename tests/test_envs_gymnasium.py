@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs.base import check_engine
 from envs.registration import ENTRY_POINTS
 from envs.tasks import FAMILIES, TASKS, get_task
 from tests.env_golden import RECORDED
@@ -52,6 +53,11 @@ def test_horizon_by_gymnasium():
     env.reset(seed=0)
     for step in range(1, 151):
         assert env.step(np.zeros(2))[2:4] == (False, step == 150)
+
+
+def test_other_engine_releases_are_pointed_out(caplog):
+    check_engine("4.0.0")
+    assert "mujoco==3.2.6" in caplog.text
 
 
 def test_faults():
