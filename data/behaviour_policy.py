@@ -8,6 +8,7 @@ Adroit: `in_shift, in_scale, W0, b0, W1, b1` (tanh), `W2, b2, out_shift, out_sca
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,6 @@ def _read(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             if missing:
                 raise UserError(f"--policy {path}: no {', '.join(missing)} in this file")
             return {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--policy {path}: not an .npz file of arrays ({reason})") from None

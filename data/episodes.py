@@ -12,7 +12,7 @@ from envs.antmaze import GOAL_RADIUS, SCALE, AntMazeEnv, positions
 from envs.base import MujocoEnv
 from envs.maze2d import cells
 from envs.tasks import Task
-from maze_planner import Cell, GridPlanner
+from maze_planner import ANT_MOVES, Cell, GridPlanner
 
 ANT_ACTION_NOISE = 0.2
 # waypoints lie up to this many metres beyond their cell's centre, drawn anew at every step
@@ -69,7 +69,7 @@ class AntWalker(Actor):
         self, task: Task, env: AntMazeEnv, policy: AntPolicy, rng: np.random.Generator
     ) -> None:
         self._env, self._policy, self._rng = env, policy, rng
-        self._planner = GridPlanner(env.maze)
+        self._planner = GridPlanner(env.maze, ANT_MOVES)
         self._free = positions(env.maze, "ROG")
         self._start_cell = cells(env.maze, "R")[0]
         self._diverse = "diverse" in task.name

@@ -6,8 +6,10 @@ import numpy as np
 
 DISCOUNT = 0.99
 SWEEPS = 50
-# (row, column) moves; of equally good ones the first is taken
-MOVES = np.array([(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)])
+# (row, column) moves; of equally good ones the first is taken: maze2d's planner prefers columns,
+# antmaze's prefers rows
+BALL_MOVES = np.array([(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)])
+ANT_MOVES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
 
 Cell = tuple[int, int]
 
@@ -17,9 +19,11 @@ class GridPlanner:
 
     Args:
         maze: Rows of the maze parted by "/"; "#" is a wall, everything else is free.
+        moves: `BALL_MOVES` or `ANT_MOVES`.
     """
 
-    def __init__(self, maze: str) -> None:
+    def __init__(self, maze: str, moves: np.ndarray) -> None:
+        self._moves = moves
         self.free = np.array([[kind != "#" for kind in row] for row in maze.split("/")])
         self._tables: dict[Cell, np.ndarray] = {}
 
@@ -44,7 +48,7 @@ class GridPlanner:
     def _next_cells(self, goal: Cell) -> np.ndarray:
         """For every cell the next one on its way to the goal: (rows, columns, 2)."""
         here = np.moveaxis(np.indices(self.free.shape), 0, -1)
-        landing = here[:, :, None] + MOVES  # (rows, columns, moves, 2)
+        landing = here[:, :, None] + self._moves  # (rows, columns, moves, 2)
         inside = np.clip(landing, 0, np.array(self.free.shape) - 1)
         # a move into a wall or off the grid stays where it is
         blocked = ~self.free[inside[..., 0], inside[..., 1]] | (inside != landing).any(axis=-1)

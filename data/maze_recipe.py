@@ -15,7 +15,7 @@ from blocks import Block, block_sizes, empty_block
 from envs.maze2d import GOAL_RADIUS, MAZES, cells
 from envs.registration import make
 from envs.tasks import Task
-from maze_planner import GridPlanner
+from maze_planner import BALL_MOVES, GridPlanner
 
 POSITION_GAIN, VELOCITY_GAIN = 10.0, -1.0
 ACTION_NOISE = 0.5
@@ -33,7 +33,7 @@ class BallDriver:
 
     def __init__(self, maze: str, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._planner = GridPlanner(maze)
+        self._planner = GridPlanner(maze, BALL_MOVES)
         self._goals = np.concatenate((cells(maze, "O"), cells(maze, "G")))
 
     def new_goal(self, x: float, y: float) -> None:

@@ -19,7 +19,7 @@ sys.path.append(str(ROOT / "data"))
 
 import blocks
 import generate
-from maze_planner import MOVES, GridPlanner
+from maze_planner import ANT_MOVES, BALL_MOVES, GridPlanner
 from maze_recipe import BallDriver
 
 
@@ -125,10 +125,11 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
 
 
 class TestGridPlanner:
+    @pytest.mark.parametrize("moves", [BALL_MOVES, ANT_MOVES])
     @pytest.mark.parametrize("layout", MAZES)
-    def test_routes_are_shortest(self, layout):
+    def test_routes_are_shortest(self, layout, moves):
         """Against a breadth-first search, for every pair of free cells."""
-        planner = GridPlanner(MAZES[layout])
+        planner = GridPlanner(MAZES[layout], moves)
         free = [tuple(cell) for cell in cells(MAZES[layout], "OG").tolist()]
         for goal in free:
             distance = self.distances(set(free), goal)
@@ -146,7 +147,7 @@ class TestGridPlanner:
         distance, border = {goal: 0}, [goal]
         while border:
             row, column = border.pop(0)
-            for dr, dc in MOVES[1:].tolist():
+            for dr, dc in BALL_MOVES[1:].tolist():
                 cell = (row + dr, column + dc)
                 if cell in free and cell not in distance:
                     distance[cell] = distance[row, column] + 1
@@ -154,19 +155,21 @@ class TestGridPlanner:
         return distance
 
     def test_ties_go_to_the_first_move(self):
-        """In an open room columns before rows, and lower before higher."""
-        planner = GridPlanner(MAZES["open"])
+        """In an open room the ball moves along columns first, the ant along rows."""
+        planner = GridPlanner(MAZES["open"], BALL_MOVES)
         assert planner.route((3, 5), (1, 3)) == [(3, 4), (3, 3), (2, 3), (1, 3)]
         assert planner.route((1, 1), (3, 2)) == [(1, 2), (2, 2), (3, 2)]
+        planner = GridPlanner(MAZES["open"], ANT_MOVES)
+        assert planner.route((1, 1), (3, 2)) == [(2, 1), (3, 1), (3, 2)]
 
     def test_from_inside_a_wall(self):
         """A ball that leans on a wall may round to the wall's cell."""
-        planner = GridPlanner(MAZES["umaze"])
+        planner = GridPlanner(MAZES["umaze"], BALL_MOVES)
         assert planner.route((0, 1), (3, 1))[0] == (1, 1)
 
     def test_no_way(self):
         with pytest.raises(ValueError, match="no route"):
-            GridPlanner("#####/#O#G#/#####").route((1, 1), (1, 3))
+            GridPlanner("#####/#O#G#/#####", BALL_MOVES).route((1, 1), (1, 3))
 
 
 class TestBallDriver:
