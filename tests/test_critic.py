@@ -57,12 +57,14 @@ def test_members_equal_separate_networks(activation, norm):
     critic = Critic(4, 3, config, num_q=3)
     x = torch.randn(5, 7)
     q = critic.q(x[:, :4], x[:, 4:], torch.zeros(5, dtype=torch.int64))
-    assert critic.q_net is not None
+    weights = critic.state_dict()
     for member in range(3):
         stack = nn.Sequential()
-        for i, layer in enumerate(critic.q_net.layers):
-            linear = nn.Linear(layer.weight.shape[2], layer.weight.shape[1])
-            linear.weight.data, linear.bias.data = layer.weight[member], layer.bias[member, 0]
+        for i in range(3):
+            weight = weights[f"q_net.layers.{i}.weight"][member]
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            linear.weight.data = weight
+            linear.bias.data = weights[f"q_net.layers.{i}.bias"][member, 0]
             stack.append(linear)
             if i < 2:
                 if norm:
@@ -86,13 +88,13 @@ def test_affine_normalization_is_trained():
 def test_initialisation_is_that_of_linear_layers():
     torch.manual_seed(0)
     critic = Critic(11, 3, CriticConfig(hidden_dim=64))
-    assert critic.q_net is not None
-    for layer in critic.q_net.layers:
-        bound = layer.weight.shape[2] ** -0.5
-        for tensor in (layer.weight, layer.bias):
+    for i, inputs in enumerate((14, 64, 64)):
+        bound = inputs**-0.5
+        weight = critic.get_parameter(f"q_net.layers.{i}.weight")
+        for tensor in (weight, critic.get_parameter(f"q_net.layers.{i}.bias")):
             assert tensor.abs().max() <= bound
-        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
-        assert not torch.equal(layer.weight[0], layer.weight[1])
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+        assert not torch.equal(weight[0], weight[1])
 
 
 def test_binary_time_is_most_significant_first():

@@ -148,11 +148,13 @@ def test_initialisation():
     torch.manual_seed(0)
     size = TransformerSize(embed_dim=64, n_layer=2, n_head=2)
     model = DecisionTransformer(5, 2, size, stochastic=True, ordering=True)
-    block = model.transformer.h[0]
-    assert block.mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert not block.attn.c_attn.bias.any()
-    assert model.embed_ordering.weight.std().item() == pytest.approx(1.0, rel=0.02)
-    mu = model.predict_action.mu.weight
+    block = "transformer.h.0"
+    mlp = model.get_parameter(f"{block}.mlp.c_fc.weight")
+    assert mlp.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not model.get_parameter(f"{block}.attn.c_attn.bias").any()
+    ordering = model.get_parameter("embed_ordering.weight")
+    assert ordering.std().item() == pytest.approx(1.0, rel=0.02)
+    mu = model.get_parameter("predict_action.mu.weight")
     close(mu @ mu.T, torch.eye(2), 1e-5)
 
 

@@ -131,7 +131,7 @@ def test_training_reward_and_score_are_kept_apart():
     task = replace(TASKS["hopper-medium-v2"], horizon=30)
     episodes = rollout(actor_for(task), envs.make_vector(task, [0, 1]), settings_for(task), 0.0)
     metrics = evaluation_metrics(episodes, task)
-    raw = np.mean([episode.raw_return for episode in episodes])
+    raw = float(np.mean([episode.raw_return for episode in episodes]))
     assert metrics["evaluation/raw_return_mean"] == pytest.approx(raw)
     assert metrics["evaluation/normalized_score"] == pytest.approx(task.normalized_score(raw))
     assert metrics["evaluation/return_mean_gm"] == pytest.approx(raw)

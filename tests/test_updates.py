@@ -127,7 +127,11 @@ def test_updates_equal_golden(stem, monkeypatch):
     trainer, draws = golden_trainer(data, given, monkeypatch)
     trainer.nets.actor.train()
     logged = defaultdict(list)
-    record = lambda info: [logged[name].append(value.item()) for name, value in info.items()]  # noqa: E731
+
+    def record(info):
+        for name, value in info.items():
+            logged[name].append(value.item())
+
     monkeypatch.setattr(trainer, "_log", record)
     for i in range(4):
         trainer.update(golden_batch(data, i), with_actor=i % given["inter"] == 0)
