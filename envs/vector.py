@@ -1,7 +1,7 @@
 """Several environments of one task, stepped one after another in this process.
 
-An environment step costs between 4 and 250 microseconds: handing it to another process and back
-costs more than a plain loop.
+An environment step takes between 5 and 250 microseconds. For steps this short a plain loop is faster
+than subprocesses.
 """
 
 from __future__ import annotations

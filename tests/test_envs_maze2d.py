@@ -73,3 +73,25 @@ def test_wall_holds_the_ball():
 def test_unknown_layout():
     with pytest.raises(UserError, match="layout 'tiny'"):
         Maze2dEnv("tiny")
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("layout", MAZES)
+def test_equals_a_forward_pass_before_every_step(layout, scale):
+    """D4RL's own order of things, of which `advance` leaves out what changes nothing."""
+    env, reference = ENVS[layout], Maze2dEnv(layout)
+    env.reset(seed=1)
+    reference.reset(seed=1)
+    rng = np.random.default_rng(2)
+    touching = 0
+    for step in range(1500):
+        if step % 20 == 0:
+            push = rng.uniform(-1, 1, 2)  # a while in one direction leads to a wall
+        action = np.clip(push + rng.normal(0, 0.3, 2), -1, 1) * scale
+        obs, _, _ = env.advance(action)
+        np.clip(reference.qvel, -5, 5, out=reference.qvel)
+        reference.forward()
+        reference.simulate(action)
+        touching += reference.data.ncon > 1
+        np.testing.assert_array_equal(obs, reference.observation())
+    assert scale == 0 or touching > 20
