@@ -1,7 +1,7 @@
 """Several environments of one task, stepped one after another in this process.
 
-An environment step takes between 5 and 250 microseconds. For steps this short a plain loop is faster
-than subprocesses.
+An environment step takes between 5 and 250 microseconds: for steps this short a plain loop is
+faster than subprocesses.
 """
 
 from __future__ import annotations
