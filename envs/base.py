@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import weakref
 from typing import Any, ClassVar
 
 import gymnasium
@@ -174,6 +175,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             return None
         if self._renderer is None:
             self._renderer = _make_renderer(self.model, self.image_size)
+            # also at exit, while OpenGL can still be called: EGL complains otherwise
+            weakref.finalize(self, self._renderer.close)
         self._renderer.update_scene(self.data, self.camera)
         return self._renderer.render()
 
