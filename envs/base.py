@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -175,8 +176,6 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             return None
         if self._renderer is None:
             self._renderer = _make_renderer(self.model, self.image_size)
-            # also at exit, while OpenGL can still be called: EGL complains otherwise
-            weakref.finalize(self, self._renderer.close)
         self._renderer.update_scene(self.data, self.camera)
         return self._renderer.render()
 
@@ -192,9 +191,18 @@ def _make_renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Rende
     if sys.platform == "linux" and displays.isdisjoint(os.environ):
         raise UserError(f"rendering needs OpenGL, and there is no display; {remedy}")
     try:
-        return mujoco.Renderer(model, *size)
+        renderer = mujoco.Renderer(model, *size)
     except Exception as error:  # every OpenGL backend raises exceptions of its own
         raise UserError(f"rendering needs OpenGL ({error}); {remedy}") from None
+    # exit handlers run in reverse: this one before MuJoCo's own, which shuts EGL down
+    atexit.register(_close, weakref.ref(renderer))
+    return renderer
+
+
+def _close(reference: weakref.ref[mujoco.Renderer]) -> None:
+    renderer = reference()
+    if renderer is not None:
+        renderer.close()
 
 
 def bounded(actions: np.ndarray) -> np.ndarray:
