@@ -39,7 +39,7 @@ class CriticConfig:
             activation; None for no normalisation.
         time_aware: 0: Q does not see the timestep. 1: by a learned embedding. 2: in binary.
         time_dim: Size of that embedding, or number of bits (most significant first).
-        hidden_dim: Width of the two hidden layers.
+        hidden_dim: Width of the hidden layers.
     """
 
     activation: str = "relu"
@@ -117,6 +117,7 @@ class Critic(nn.Module):
         config: Options of the networks.
         num_q: How many Q networks (2: clipped double Q-learning; 0: none).
         with_v: Whether there is a V network.
+        make_network: (members, in_features, config) -> a module (..., in) -> (members, ...).
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Critic(nn.Module):
         *,
         num_q: int = 2,
         with_v: bool = False,
+        make_network: Callable[[int, int, CriticConfig], nn.Module] = EnsembleMLP,
     ) -> None:
         super().__init__()
         self.config = config
@@ -134,8 +136,9 @@ class Critic(nn.Module):
         time_dim = config.time_dim if config.time_aware else 0
         if num_q and config.time_aware == 1:
             self.time_embed = nn.Embedding(_TIME_EMBEDDINGS, config.time_dim)
-        self.q_net = EnsembleMLP(num_q, obs_dim + act_dim + time_dim, config) if num_q else None
-        self.v_net = EnsembleMLP(1, obs_dim, config) if with_v else None
+        q_features = obs_dim + act_dim + time_dim
+        self.q_net = make_network(num_q, q_features, config) if num_q else None
+        self.v_net = make_network(1, obs_dim, config) if with_v else None
 
     def q(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
         """All Q values.

@@ -79,10 +79,11 @@ def _help(name: str) -> str:
     return f"{about['help']}{kind}{within} (default: {default})".replace("%", "%%")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
     """The argument parser, made from the flag table."""
+    critics = "RL gradients of recurrent critics (--arch)" if recurrent else "RL gradients"
     parser = _Parser(
-        description="Fine-tune a decision transformer online with RL gradients.",
+        description=f"Fine-tune a decision transformer online with {critics}.",
         usage="%(prog)s [--FLAG VALUE ...]",
         allow_abbrev=False,
     )
@@ -102,29 +103,34 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Settings:
+def parse_args(argv: Sequence[str] | None = None, recurrent: bool = False) -> Settings:
     """Settings of a command line (the program's own where `argv` is None).
 
     A mistake ends the program with exit code 2 and one line on standard error. With --resume the
     settings recorded in that run's folder take the place of the defaults.
 
+    Args:
+        argv: The command line.
+        recurrent: Whether the critics are the recurrent ones.
+
     Raises:
-        UserError: --resume names a folder without readable settings, or a flag beside it does
-            not fit to them.
+        UserError: --resume names a folder without readable settings or one of a run with other
+            critics, or a flag beside it does not fit to them.
     """
-    parser = make_parser()
+    parser = make_parser(recurrent)
     values = vars(parser.parse_args(argv))
     if values["resume"]:
         unset = argparse.Namespace(**dict.fromkeys(FLAGS, _UNSET))
         given = vars(parser.parse_args(argv, unset))
-        recorded = to_argv(_recorded_settings(Path(values["resume"])))
+        recorded = to_argv(_recorded_settings(Path(values["resume"]), recurrent))
         values = _resumed(
             vars(parser.parse_args(recorded)),
             {name: value for name, value in given.items() if value is not _UNSET},
         )
     name = values["env"]
     values["env"] = ALIASES.get(name, name)
-    return Settings(**values, env_alias=name if name in ALIASES else "")
+    env_alias = name if name in ALIASES else ""
+    return Settings(**values, env_alias=env_alias, recurrent=recurrent)
 
 
 def _resumed(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -139,16 +145,21 @@ def _resumed(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return recorded | given | {"run_dir": given["resume"]}
 
 
-def _recorded_settings(run_dir: Path) -> Mapping[str, Any]:
+def _recorded_settings(run_dir: Path, recurrent: bool) -> Mapping[str, Any]:
     path = run_dir / CONFIG_FILE
     try:
-        recorded = json.loads(path.read_text())["settings"]
-        return {name: value for name, value in recorded.items() if name in FLAGS}
+        config = json.loads(path.read_text())
+        was_recurrent = bool(config.get("recurrent"))
+        recorded = {name: x for name, x in config["settings"].items() if name in FLAGS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"--resume {run_dir}: no settings of a run in {path} ({type(error).__name__}); "
             "give the folder of a run of this program"
         ) from None
+    if was_recurrent != recurrent:
+        kind, script = ("has", "recurrent_main.py") if was_recurrent else ("has no", "main.py")
+        raise UserError(f"--resume {run_dir}: this run {kind} recurrent critics; use {script}")
+    return recorded
 
 
 def to_argv(settings: Settings | Mapping[str, Any]) -> list[str]:
@@ -164,12 +175,8 @@ def inside(value: float, interval: str) -> bool:
     return above and (value < high or (value == high and interval[-1] == "]"))
 
 
-def check_settings(settings: Settings, recurrent: bool = False) -> None:
+def check_settings(settings: Settings) -> None:
     """Refuse settings that cannot run together, before anything is loaded.
-
-    Args:
-        settings: What the user asked for.
-        recurrent: Whether the critics are the recurrent ones.
 
     Raises:
         UserError: names the flag at fault and what to do.
@@ -180,7 +187,7 @@ def check_settings(settings: Settings, recurrent: bool = False) -> None:
     checks = [_check_paths, _check_model, _check_algorithm, _check_policy, _check_critic]
     for check in checks:
         check(settings)
-    if recurrent:
+    if settings.recurrent:
         _check_recurrent(settings)
 
 
@@ -319,6 +326,11 @@ def notices(settings: Settings) -> list[str]:
     said = []
     if settings.env_alias:
         said.append(f"--env {settings.env_alias} is taken as {settings.env}")
+    if settings.arch != Settings.arch and not settings.recurrent:
+        said.append(
+            f"--arch {settings.arch} has no effect: recurrent critics are those of "
+            "recurrent_main.py"
+        )
     unbounded = settings.minimum_sapairs_per_iter == 0 and settings.force_no_minimum == 0
     if "-random-" in settings.env and settings.max_online_iters > 0 and unbounded:
         said.append(

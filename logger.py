@@ -40,11 +40,11 @@ def method_name(settings: Settings) -> str:
     """The method by the weights of its losses: "TD3+ODT", "ODT", "TD3", "SAC+ODT", ...
 
     An RL coefficient of 0 is the online decision transformer (ODT) alone, a supervised one of 0
-    the RL gradient alone.
+    the RL gradient alone. Recurrent critics add their kind: "TD3+ODT-LSTM".
     """
-    if settings.actor_rl_coeff == 0:
-        return "ODT"
-    return settings.rl_algo if settings.actor_sup_coeff == 0 else f"{settings.rl_algo}+ODT"
+    parts = [settings.rl_algo] if settings.actor_rl_coeff else []
+    parts += ["ODT"] if settings.actor_sup_coeff or not parts else []
+    return "+".join(parts) + (f"-{settings.arch}" if settings.recurrent else "")
 
 
 def create_run_dir(settings: Settings, now: datetime | None = None) -> Path:

@@ -253,11 +253,11 @@ class Experiment:
         set_rng_state(state["rng"])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
+    """Run the command line, where wanted with recurrent critics; returns the exit code."""
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     try:
-        settings = parse_args(argv)
+        settings = parse_args(argv, recurrent)
         check_settings(settings)
         Experiment(settings).run()
     except UserError as error:

@@ -113,7 +113,8 @@ def write_config(
             config["settings"] = recorded
             config.setdefault("resumed", []).append(session)
         else:
-            config = {"settings": recorded, "method": method, **session}
+            config = {"settings": recorded, "method": method, "recurrent": settings.recurrent}
+            config |= session
             config["fingerprint"] = plain(fingerprint)
         with atomic_write(path, "w") as file:
             json.dump(config, file, indent=2, allow_nan=False)

@@ -231,3 +231,5 @@ class Settings:
 
     # the name that --env had on the command line where that was an alias of the task; no flag
     env_alias: str = field(default="", compare=False)
+    # whether the critics are recurrent: the entry point's choice; no flag
+    recurrent: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from decision_transformer import DecisionTransformer, PolicyOutput, TransformerS
 from decision_transformer.policy import Deterministic
 from envs.tasks import Task
 from lamb import Lamb
+from recurrent_critic import RecurrentCritic
 from replay_buffer import Batch
 from rl_gradients import Info, Networks, RLGradient, make_rl_gradient
 from rl_gradients.common import masked_mean
@@ -61,9 +63,10 @@ def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic
         time_aware=settings.critic_time_aware,
         time_dim=settings.critic_time_dim,
     )
-    return Critic(
-        task.obs_dim, task.act_dim, config, num_q=algorithm.num_q, with_v=algorithm.with_v
-    )
+    make: Callable[..., Critic] = Critic
+    if settings.recurrent:
+        make = partial(RecurrentCritic, arch=settings.arch)
+    return make(task.obs_dim, task.act_dim, config, num_q=algorithm.num_q, with_v=algorithm.with_v)
 
 
 def supervised_loss(

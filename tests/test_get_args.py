@@ -294,8 +294,8 @@ def test_recurrent_critics_have_fewer_options() -> None:
     for argv in (["--critic_activation=swish"], ["--critic_normalization=adanorm"]):
         check_settings(parse_args(argv))
         with pytest.raises(UserError, match="recurrent"):
-            check_settings(parse_args(argv), recurrent=True)
-    check_settings(parse_args(["--arch=lstm"]), recurrent=True)
+            check_settings(parse_args(argv, recurrent=True))
+    check_settings(parse_args(["--arch=lstm"], recurrent=True))
     assert parse_args(["--arch=lstm"]).arch == "LSTM"
 
 

@@ -1,0 +1,95 @@
+"""Recurrent critics: Q and V of the sub-trajectory up to each step, by an RNN or an LSTM.
+
+They see padded steps as any other and start from a zero state. Acting needs no critic, so there
+is no step-by-step interface.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from critic import ACTIVATIONS, Critic, CriticConfig, EnsembleLinear, Normalization
+
+NUM_LAYERS = 3
+
+
+def recurrent_layers(arch: str, in_features: int, width: int, activation: str) -> nn.RNNBase:
+    """`NUM_LAYERS` layers, (N, K, in) -> (N, K, width).
+
+    Args:
+        arch: "RNN": h_t = activation(W x_t + U h_{t-1} + b), activation "relu" or "tanh".
+            "LSTM": has activations of its own.
+        in_features, width: Lengths of a step's input and of its output.
+        activation: That of an RNN's cells.
+    """
+    if arch == "LSTM":
+        return nn.LSTM(in_features, width, NUM_LAYERS, batch_first=True)
+    return nn.RNN(in_features, width, NUM_LAYERS, nonlinearity=activation, batch_first=True)
+
+
+class RecurrentEnsemble(nn.Module):
+    """`members` networks: recurrent layers, normalisation, activation, a scalar output.
+
+    Args:
+        arch: "RNN" or "LSTM".
+        members: How many networks.
+        in_features: Length of a step's input.
+        config: Width, normalisation and activation; an RNN's cells have that activation too.
+    """
+
+    def __init__(self, arch: str, members: int, in_features: int, config: CriticConfig) -> None:
+        super().__init__()
+        width = config.hidden_dim
+        self.recurrent = nn.ModuleList(
+            recurrent_layers(arch, in_features, width, config.activation) for _ in range(members)
+        )
+        self.norm = (
+            Normalization(config.normalization, members, width) if config.normalization else None
+        )
+        self.activation = ACTIVATIONS[config.activation]
+        self.head = EnsembleLinear(members, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., K, in) -> (members, ..., K), along the K steps."""
+        sequences = x.reshape(-1, *x.shape[-2:])
+        outputs = [layers(sequences)[0].flatten(0, 1) for layers in self.recurrent]
+        h = torch.stack(outputs)
+        if self.norm is not None:
+            h = self.norm(h)
+        return self.head(self.activation(h)).reshape(len(self.recurrent), *x.shape[:-1])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # cuDNN wants a network's weights in one block, and those of a copy lie apart
+        for module in self.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()
+
+
+class RecurrentCritic(Critic):
+    """`critic.Critic` with recurrent networks; inputs are (..., K, dim), steps in order.
+
+    Args:
+        obs_dim, act_dim: Lengths of an observation and of an action.
+        config: Options of the networks.
+        arch: "RNN" or "LSTM".
+        num_q: How many Q networks.
+        with_v: Whether there is a V network.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        config: CriticConfig,
+        *,
+        arch: str = "RNN",
+        num_q: int = 2,
+        with_v: bool = False,
+    ) -> None:
+        network = partial(RecurrentEnsemble, arch)
+        super().__init__(obs_dim, act_dim, config, num_q=num_q, with_v=with_v, make_network=network)
