@@ -65,12 +65,14 @@ class Episode:
         raw_return: Sum of the environment's own rewards.
         reached_horizon: Whether it lasted to the time limit.
         success: By the family's own criterion; None for families without one.
+        log_probs: (T,) log-likelihood of the actions under a stochastic policy, else 0.
     """
 
     trajectory: Trajectory
     raw_return: float
     reached_horizon: bool
     success: bool | None
+    log_probs: np.ndarray
 
     @property
     def training_return(self) -> float:
@@ -82,16 +84,24 @@ class Episode:
         return len(self.trajectory.rewards)
 
 
-def mean_action(policy: PolicyOutput) -> Tensor:
+# from the policy's output to actions (k, act_dim) and, where they were drawn, their
+# log-likelihoods (k,)
+ChooseAction = Callable[[PolicyOutput], tuple[Tensor, Tensor | None]]
+
+
+def mean_action(policy: PolicyOutput) -> tuple[Tensor, None]:
     """The action for evaluation."""
-    return clamp_action(policy.mean)
+    return clamp_action(policy.mean), None
 
 
-def exploring_action(policy: PolicyOutput, noise: Noise, std: float) -> Tensor:
+def exploring_action(
+    policy: PolicyOutput, noise: Noise, std: float
+) -> tuple[Tensor, Tensor | None]:
     """The action for collecting: a deterministic policy's with Gaussian noise, else a sample."""
     if isinstance(policy, Deterministic):
-        return clamp_action(policy.mean + std * noise(policy.mean.shape))
-    return clamp_action(policy.sample(noise))
+        return clamp_action(policy.mean + std * noise(policy.mean.shape)), None
+    action, log_prob = policy.sample_with_log_prob(noise)
+    return clamp_action(action), log_prob
 
 
 class _Histories:
@@ -134,6 +144,7 @@ class _Records:
         self.finals = np.empty((num_envs, task.obs_dim), np.float32)
         self.actions = np.empty((*size, task.act_dim), np.float32)
         self.rewards = np.empty(size)
+        self.log_probs = np.zeros(size)
         self.raw_returns = np.zeros(num_envs)
         self.lengths = np.zeros(num_envs, np.int64)
 
@@ -156,7 +167,7 @@ def rollout(
     envs: Environments,
     settings: RolloutSettings,
     target_return: float,
-    choose_action: Callable[[PolicyOutput], Tensor] = mean_action,
+    choose_action: ChooseAction = mean_action,
     after_step: Callable[[], object] = lambda: None,
 ) -> list[Episode]:
     """Play one whole episode in each environment.
@@ -167,7 +178,7 @@ def rollout(
         settings: How the policy acts.
         target_return: Desired return in training units; return-to-go starts at target x scale
             and falls by reward x scale at each step.
-        choose_action: From the policy's output (k, act_dim) to actions inside (-1, 1).
+        choose_action: From the policy's output to actions inside (-1, 1).
         after_step: Called after each step of the environments.
 
     Returns:
@@ -185,10 +196,12 @@ def rollout(
         records.observations[running, t] = obs
         index = torch.as_tensor(running, device=device)
         histories.write_state(t, index, obs, rtg[running])
-        action = choose_action(actor.act(*histories.context(t, index)))
+        action, log_prob = choose_action(actor.act(*histories.context(t, index)))
         histories.actions[index, t] = action
         actions = action.cpu().numpy()
         records.actions[running, t] = actions
+        if log_prob is not None:
+            records.log_probs[running, t] = log_prob.cpu().numpy()
 
         obs, raw, terminated, truncated = envs.step(actions, running)
         after_step()
@@ -209,6 +222,7 @@ def rollout(
             float(records.raw_returns[i]),
             bool(records.lengths[i] == task.horizon),
             None if success is None else bool(success[i]),
+            records.log_probs[i, : records.lengths[i]].copy(),
         )
         for i in range(n)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from evaluation import (
 )
 from get_args import check_settings, notices, parse_args
 from logger import Logger, create_run_dir
-from replay_buffer import ReplayBuffer
+from online_buffer import OnlineBuffer
+from replay_buffer import Batch, ReplayBuffer
+from rl_gradients import OnPolicyGradient
 from settings import Settings
 from trainer import Trainer
 from utils import UserError, seed_everything, select_device
@@ -62,6 +64,11 @@ class Experiment:
         )
         self.video = VideoRecorder(self.eval_envs) if settings.video_debug else None
         fingerprint = self._load_data(path)
+        self.online_buffer = None
+        if isinstance(self.trainer.algorithm, OnPolicyGradient):
+            self.online_buffer = OnlineBuffer(
+                self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
+            )
         self.iterations = {"pretrain": 0, "online": 0}
         self.phase = ""
         self.transitions = 0
@@ -143,7 +150,9 @@ class Experiment:
         while self.iterations["online"] < s.max_online_iters and self.transitions < self.budget:
             self._start_phase("online", s.actor_rl_coeff, s.actor_sup_coeff)
             metrics = self.collect()
-            metrics |= self._train("online", sample, s.num_updates_per_online_iter)
+            metrics |= self._train(
+                "online", sample, s.num_updates_per_online_iter, self.online_buffer
+            )
             iteration = self.iterations["online"] + 1
             last = iteration >= s.max_online_iters or self.transitions >= self.budget
             evaluates = last or iteration % s.eval_interval == 0
@@ -166,6 +175,8 @@ class Experiment:
             steps = sum(episode.length for episode in episodes)
         for episode in episodes:
             self.buffer.add(episode.trajectory)
+        if self.online_buffer is not None:
+            self.online_buffer.start_iteration(episodes, actor)
         self.transitions += steps
         metrics = collection_metrics(episodes, self.task)
         metrics["time/rollout"] = time.perf_counter() - start
@@ -194,10 +205,16 @@ class Experiment:
         name = f"{self.phase}_{self.iterations[self.phase] + 1}.gif"
         video.save(self.logger.run_dir / "videos" / name)
 
-    def _train(self, phase: str, sample: Any, updates: int) -> dict[str, float]:
+    def _train(
+        self,
+        phase: str,
+        sample: Callable[[], Batch],
+        updates: int,
+        online: OnlineBuffer | None = None,
+    ) -> dict[str, float]:
         bar = self.logger.progress(updates, f"{phase} {self.iterations[phase] + 1}")
         try:
-            return self.trainer.run_iteration(sample, updates, bar.update)
+            return self.trainer.run_iteration(sample, updates, bar.update, online)
         finally:
             bar.close()
 

@@ -8,6 +8,7 @@ the window, and forgetting one moves the window's start.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ class Batch:
             next_states.
         timesteps: (B, K) int64 steps since the episode's start.
         mask: (B, K) bool, False at padding.
+        rows: (B, K) int64, where each step lies in the buffer's storage; any row at padding.
     """
 
     states: Tensor
@@ -46,6 +48,7 @@ class Batch:
     rtg: Tensor
     timesteps: Tensor
     mask: Tensor
+    rows: Tensor
 
 
 @dataclass
@@ -128,6 +131,8 @@ class ReplayBuffer:
         self._offline = count
         # the buffer holds the trajectories from this one on
         self._first = max(0, count - capacity)
+        # the newest trajectories with this many rows stay in storage after they leave the buffer
+        self.keep_transitions = 0
 
     @property
     def num_trajectories(self) -> int:
@@ -210,7 +215,20 @@ class ReplayBuffer:
             rtg=rtg[..., None],
             timesteps=torch.where(mask, timesteps, 0),
             mask=mask,
+            rows=index,
         )
+
+    def newest_rows(self, *, trajectories: int = 0, transitions: int = 0) -> range:
+        """Rows of the newest whole trajectories: so many, or until they have so many rows."""
+        first = len(self._bounds) - 1 - trajectories
+        if transitions:
+            first = bisect.bisect_right(self._bounds, self._end - transitions) - 1
+        return range(self._bounds[max(first, 0)], self._end)
+
+    def last_rows(self, rows: range) -> np.ndarray:
+        """The last row of each trajectory in a range of rows that holds whole ones."""
+        low, high = (bisect.bisect_left(self._bounds, row) for row in (rows.start, rows.stop))
+        return np.array(self._bounds[low + 1 : high + 1]) - 1
 
     def state_dict(self) -> dict[str, Any]:
         """What was collected: small beside the offline dataset, which is not in it."""
@@ -237,7 +255,7 @@ class ReplayBuffer:
         """See to free space for one more trajectory of this many rows."""
         offline_rows = self._bounds[self._offline]
         if self._end + length > len(self._rows["rewards"]):
-            dead = self._bounds[max(self._first, self._offline)] - offline_rows
+            dead = self._bounds[self._first_needed()] - offline_rows
             if 2 * dead >= self._end - offline_rows and dead > 0:
                 self._forget_dead()
             # at least half as much again, so that copying stays amortised
@@ -263,7 +281,7 @@ class ReplayBuffer:
 
     def _forget_dead(self) -> None:
         """Move the collected trajectories of the buffer over those that have left it."""
-        first = max(self._first, self._offline)
+        first = self._first_needed()
         start, offline_rows = self._bounds[first], self._bounds[self._offline]
         live, count = self._end - start, len(self._bounds) - 1 - first
         for x in self._rows.values():
@@ -273,7 +291,12 @@ class ReplayBuffer:
         moved = [bound - start + offline_rows for bound in self._bounds[first + 1 :]]
         self._bounds[self._offline + 1 :] = moved
         self._starts[: len(self._bounds)] = torch.tensor(self._bounds, device=self.device)
-        self._first = self._offline
+        self._first += self._offline - first
+
+    def _first_needed(self) -> int:
+        """The oldest collected trajectory that the buffer or `keep_transitions` still holds."""
+        kept = self.newest_rows(transitions=self.keep_transitions).start
+        return max(self._offline, min(self._first, bisect.bisect_left(self._bounds, kept)))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)

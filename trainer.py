@@ -17,9 +17,10 @@ from decision_transformer import DecisionTransformer, PolicyOutput, TransformerS
 from decision_transformer.policy import Deterministic
 from envs.tasks import Task
 from lamb import Lamb
+from online_buffer import OnlineBuffer
 from recurrent_critic import RecurrentCritic
 from replay_buffer import Batch
-from rl_gradients import Info, Networks, RLGradient, make_rl_gradient
+from rl_gradients import Info, Networks, OnPolicyGradient, RLGradient, make_rl_gradient
 from rl_gradients.common import masked_mean
 from settings import Settings
 
@@ -161,6 +162,7 @@ class Trainer:
         self.entropy_target = -float(task.act_dim)
         self.actor_updates = 0
         self.rl_coeff, self.sup_coeff = 0.0, 1.0
+        self.phase_iterations = 0
         self._means = RunningMeans()
 
     def noise(self, shape: Sequence[int]) -> Tensor:
@@ -173,6 +175,7 @@ class Trainer:
         Optimisers and the learning-rate schedule carry over.
         """
         self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
+        self.phase_iterations = 0
         self.nets.actor_target = _target(self.nets.actor)
         self.nets.critic_target = _target(self.nets.critic)
 
@@ -181,6 +184,7 @@ class Trainer:
         sample: Callable[[], Batch],
         num_updates: int,
         on_update: Callable[[], object] = lambda: None,
+        online: OnlineBuffer | None = None,
     ) -> dict[str, float]:
         """`num_updates` actor updates, with `--num_actor_update_interval` critic updates each.
 
@@ -188,22 +192,48 @@ class Trainer:
             sample: Draws a batch.
             num_updates: Number of actor updates.
             on_update: Called after each, for a progress bar.
+            online: What PPO and AWR learn from, beside the batches of the supervised loss.
 
         Returns:
             Means over the iteration, by the names of docs/METRICS.md.
         """
         start = time.perf_counter()
         self.nets.actor.train()
-        interval = self.settings.num_actor_update_interval
-        for i in range(num_updates * interval):
-            self.update(sample(), with_actor=i % interval == 0)
-            if i % interval == 0:
-                on_update()
+        if online is None:
+            interval = self.settings.num_actor_update_interval
+            for i in range(num_updates * interval):
+                self.update(sample(), with_actor=i % interval == 0)
+                if i % interval == 0:
+                    on_update()
+        else:
+            self._run_online_buffer(sample, num_updates, on_update, online)
+        self.phase_iterations += 1
         metrics = self._read_logged()
         seconds = time.perf_counter() - start
         metrics["time/training"] = seconds
         metrics["time/updates_per_second"] = num_updates / seconds if num_updates else 0.0
         return metrics
+
+    def _run_online_buffer(
+        self,
+        sample: Callable[[], Batch],
+        num_updates: int,
+        on_update: Callable[[], object],
+        online: OnlineBuffer,
+    ) -> None:
+        """Critic and actor in turn on online batches, or first the one and then the other."""
+        online.refresh(self.nets.critic)
+        critic_first = online.critic_first
+        if critic_first:
+            for _ in range(num_updates):
+                self.update_critic(online.sample())
+            online.refresh(self.nets.critic)
+        for _ in range(num_updates):
+            batch = online.sample()
+            if not critic_first:
+                self.update_critic(batch)
+            self.update_actor(sample(), batch)
+            on_update()
 
     def update(self, batch: Batch, with_actor: bool) -> None:
         """One critic update; where due also the actor on the same batch, and then the targets."""
@@ -219,26 +249,22 @@ class Trainer:
         self.critic_optimizer.step()
         self._log({"critic_MSE_loss": loss.detach(), **info})
 
-    def update_actor(self, batch: Batch) -> None:
+    def update_actor(self, batch: Batch, online: Batch | None = None) -> None:
+        """One step on the supervised and the RL loss; then the temperature, where it learns.
+
+        Args:
+            batch: For the supervised loss, and for the RL loss where there is no other.
+            online: For the RL loss of PPO and AWR.
+        """
         nets = self.nets
-        policy = nets.actor(
-            batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask
-        )
+        policy = self._policy(batch)
         entropy = None
         if not isinstance(policy, Deterministic):
             entropy = masked_mean(policy.entropy(self.noise), batch.mask)
             self._log({"entropy": entropy.detach(), "temperature": nets.temperature})
         weight = nets.temperature if self.settings.use_entropy_reg else 0.0
         sup_loss, sup_info = supervised_loss(policy, batch, entropy, weight)
-
-        # without a coefficient the RL loss is for the log only
-        nets.critic.requires_grad_(False)
-        with torch.set_grad_enabled(self.rl_coeff != 0):
-            rl_loss, rl_info = self.algorithm.actor_loss(nets, batch, policy, self.noise)
-        nets.critic.requires_grad_(True)
-        rl_coeff: Tensor | float = self.rl_coeff
-        if self.settings.normalized_rl_coeff:
-            rl_coeff = self.rl_coeff / rl_info["rl_scale"]
+        rl_loss, rl_coeff, rl_info = self._rl_loss(batch, policy, online)
 
         loss = self.sup_coeff * sup_loss + rl_coeff * rl_loss
         self.actor_optimizer.zero_grad()
@@ -246,10 +272,36 @@ class Trainer:
         self._step_actor()
         if self.tunes_temperature and entropy is not None:
             self._update_temperature(entropy.detach())
-        rl_info.pop("rl_scale")
         losses = {"actor_loss": loss, "sup_loss": sup_loss, "rl_loss": rl_loss}
         losses["rl_coeff"] = torch.zeros((), device=self.device) + rl_coeff
         self._log({**{k: v.detach() for k, v in losses.items()}, **sup_info, **rl_info})
+
+    def _policy(self, batch: Batch) -> PolicyOutput:
+        return self.nets.actor(
+            batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask
+        )
+
+    def _rl_loss(
+        self, batch: Batch, policy: PolicyOutput, online: Batch | None
+    ) -> tuple[Tensor, Tensor | float, Info]:
+        """The RL loss, its coefficient for this update, and what to log.
+
+        Without a coefficient the loss is for the log only, and has no gradient.
+        """
+        coeff = self.rl_coeff
+        if isinstance(self.algorithm, OnPolicyGradient):
+            if online is None:
+                return torch.zeros((), device=self.device), 0.0, {}
+            if self.algorithm.starts_late and self.phase_iterations == 0:
+                coeff = 0.0
+        self.nets.critic.requires_grad_(False)
+        with torch.set_grad_enabled(coeff != 0):
+            if online is not None:
+                batch, policy = online, self._policy(online)
+            loss, info = self.algorithm.actor_loss(self.nets, batch, policy, self.noise)
+        self.nets.critic.requires_grad_(True)
+        scale = info.pop("rl_scale")
+        return loss, coeff / scale if self.settings.normalized_rl_coeff else coeff, info
 
     def _step_actor(self) -> None:
         if self.settings.grad_clip:
@@ -277,6 +329,8 @@ class Trainer:
     @torch.no_grad()
     def update_targets(self) -> None:
         """theta' <- tau theta + (1 - tau) theta'"""
+        if not self.algorithm.tau:
+            return
         pairs = [
             (self.nets.actor_target, self.nets.actor),
             (self.nets.critic_target, self.nets.critic),
@@ -311,6 +365,7 @@ class Trainer:
             "actor_updates": self.actor_updates,
             "rl_coeff": self.rl_coeff,
             "sup_coeff": self.sup_coeff,
+            "phase_iterations": self.phase_iterations,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -323,6 +378,7 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.actor_updates = state["actor_updates"]
         self.rl_coeff, self.sup_coeff = state["rl_coeff"], state["sup_coeff"]
+        self.phase_iterations = state["phase_iterations"]
 
 
 def _target(module: Module) -> Module:

@@ -4,16 +4,26 @@
 """
 
 from rl_gradients.awac import AWAC
+from rl_gradients.awr import AWR
 from rl_gradients.common import Info, Networks, RLGradient
 from rl_gradients.iql import IQL
+from rl_gradients.on_policy import OnPolicyGradient
+from rl_gradients.ppo import PPO
 from rl_gradients.sac import SAC
 from rl_gradients.td3 import TD3
 from settings import Settings
 from utils import UserError
 
-ALGORITHMS: dict[str, type[RLGradient]] = {"TD3": TD3, "SAC": SAC, "AWAC": AWAC, "IQL": IQL}
+ALGORITHMS: dict[str, type[RLGradient]] = {
+    "TD3": TD3,
+    "SAC": SAC,
+    "AWAC": AWAC,
+    "IQL": IQL,
+    "PPO": PPO,
+    "AWR": AWR,
+}
 
-__all__ = ["ALGORITHMS", "Info", "Networks", "RLGradient", "make_rl_gradient"]
+__all__ = ["ALGORITHMS", "Info", "Networks", "OnPolicyGradient", "RLGradient", "make_rl_gradient"]
 
 
 def make_rl_gradient(settings: Settings) -> RLGradient:

@@ -47,6 +47,7 @@ def meta_batch():
         rtg=randn(B, K + 1, 1),
         timesteps=torch.zeros(B, K, dtype=torch.int64, device=DEVICE),
         mask=torch.ones(B, K, dtype=torch.bool, device=DEVICE),
+        rows=torch.zeros(B, K, dtype=torch.int64, device=DEVICE),
     )
 
 

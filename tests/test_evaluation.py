@@ -150,9 +150,10 @@ def test_exploration():
     batch = [torch.zeros(4, 1, 4), torch.zeros(4, 1, 2), torch.zeros(4, 1, 1)]
     batch.append(torch.zeros(4, 1, dtype=torch.int64))
     plain = actor_for(task).act(*batch)
-    torch.testing.assert_close(exploring_action(plain, noise, 0.25), plain.mean + 0.25)
-    assert exploring_action(plain, noise, 50.0).max() < 1.0
+    torch.testing.assert_close(exploring_action(plain, noise, 0.25)[0], plain.mean + 0.25)
+    assert exploring_action(plain, noise, 50.0)[0].max() < 1.0
     stochastic = actor_for(task, stochastic=True).act(*batch)
-    sample = exploring_action(stochastic, noise, 0.25)
+    sample, log_prob = exploring_action(stochastic, noise, 0.25)
     torch.testing.assert_close(sample, (stochastic.loc + stochastic.std).tanh())
-    assert torch.equal(mean_action(stochastic), stochastic.mean)
+    torch.testing.assert_close(log_prob, stochastic.log_prob(sample), rtol=1e-3, atol=1e-3)
+    assert torch.equal(mean_action(stochastic)[0], stochastic.mean)

@@ -56,6 +56,7 @@ def golden_batch(data, i):
         rtg=load("rtg"),
         timesteps=load("timesteps"),
         mask=load("padding_mask").bool(),
+        rows=load("timesteps"),
     )
 
 
