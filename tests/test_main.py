@@ -3,68 +3,33 @@
 import json
 import os
 import shlex
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-import main as main_module
 from checkpoint import CHECKPOINT_FILE
 from envs import tasks
 from envs.registration import ENTRY_POINTS
-from main import Experiment, main
+from main import EXIT_INTERRUPTED, main
 from tests.conftest import SHARED, shared_file
 from tests.data_files import random_arrays, write
 from tests.documented_metrics import documented_metrics
 from tests.test_get_args import published_commands
-
-TINY = shlex.split(
-    "--device cpu --embed_dim 16 --n_layer 2 --n_head 2 --batch_size 8 --log_to_tb 0 "
-    "--num_updates_per_pretrain_iter 4 --num_updates_per_online_iter 3 --num_eval_episodes 2"
+from tests.tiny_runs import (
+    DETERMINISTIC,
+    ODT,
+    PURE_TD3,
+    STOCHASTIC,
+    TINY,
+    interrupted_run,
+    metrics_of,
+    refusal,
+    run,
+    same_weights,
 )
-DETERMINISTIC = shlex.split("--stoc 0 --use_entropy_reg 0")
-ODT = shlex.split("--stoc 1 --use_entropy_reg 1 --actor_rl_coeff 0")
-PURE_TD3 = [*DETERMINISTIC, "--actor_sup_coeff", "0"]
-STOCHASTIC = shlex.split("--stoc 1 --use_entropy_reg 1 --actor_rl_coeff 0.1")
 
-
-@pytest.fixture(autouse=True)
-def short_horizons(monkeypatch):
-    """Episodes of at most 25 steps."""
-    for name, task in tasks.TASKS.items():
-        monkeypatch.setitem(tasks.TASKS, name, replace(task, horizon=25))
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    """A folder with a small dataset of random numbers for a few tasks."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("maze2d-umaze-v1", "hopper-medium-v2"):
-        write(folder / f"{name}.hdf5", random_arrays(tasks.TASKS[name], 200, seed=0))
-    return folder
-
-
-def run(data_dir, run_dir, *flags, env="maze2d-umaze-v1"):
-    where = ["--env", env, "--data_dir", str(data_dir), "--run_dir", str(run_dir)]
-    return main([*where, *TINY, *flags])
-
-
-def metrics_of(run_dir):
-    """The rows of a run without those that measure time."""
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
-
-
-def weights_of(run_dir):
-    state = torch.load(run_dir / CHECKPOINT_FILE, weights_only=True)["trainer"]
-    return {**state["actor"], **{f"critic.{k}": v for k, v in state["critic_target"].items()}}
-
-
-def same_weights(a, b):
-    one, two = weights_of(a), weights_of(b)
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+pytestmark = pytest.mark.usefixtures("short_horizons")
 
 
 @pytest.mark.parametrize("env", ["maze2d-umaze-v1", "hopper-medium-v2"])
@@ -109,23 +74,14 @@ def test_same_seed_same_numbers(data_dir, tmp_path):
 
 @pytest.mark.parametrize("method", [DETERMINISTIC, STOCHASTIC], ids=["deterministic", "stochastic"])
 @pytest.mark.parametrize("when", [0, 1, 3])
-def test_resumed_run_equals_an_uninterrupted_one(data_dir, tmp_path, monkeypatch, method, when):
+def test_resumed_run_equals_an_uninterrupted_one(data_dir, tmp_path, method, when):
     """Interrupted in collecting, so after the checkpoint of the evaluation before."""
     flags = [*method, "--K", "3", "--eval_context_length", "3", "--max_online_iters", "4"]
     flags += ["--eval_interval", "1", "--replay_size", "6"]
     assert run(data_dir, tmp_path / "whole", *flags) == 0
 
-    collect = Experiment.collect
-
-    def interrupted(self):
-        metrics = collect(self)
-        if self.iterations["online"] == when:
-            raise KeyboardInterrupt
-        return metrics
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Experiment, "collect", interrupted)
-        assert run(data_dir, tmp_path / "part", *flags) == main_module.EXIT_INTERRUPTED
+    code = interrupted_run(data_dir, tmp_path / "part", *flags, when=when)
+    assert code == EXIT_INTERRUPTED
     assert len(metrics_of(tmp_path / "part")) == 1 + when
     assert main(["--resume", str(tmp_path / "part")]) == 0
     assert metrics_of(tmp_path / "part") == metrics_of(tmp_path / "whole")
@@ -193,15 +149,6 @@ def test_real_data(tmp_path, name):
     path = shared_file(f"data/{name}.hdf5")
     flags = [*DETERMINISTIC, "--dataset", str(path), "--max_online_iters", "1"]
     assert run(tmp_path, tmp_path / "run", *flags, env=name) == 0
-
-
-def refusal(capsys, code):
-    """The one line of a refusal."""
-    assert code == main_module.EXIT_USER_ERROR
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 @pytest.mark.parametrize(
