@@ -54,7 +54,7 @@ def td_lambda_returns(
         (N,)
     """
     discount = gamma * (1.0 - terminals.to(rewards.dtype))
-    trace = torch.where(last, 0.0, td_lambda)
+    trace = td_lambda * (~last).to(rewards.dtype)
     # G_t = known_t + factor_t G_{t+1}; after round k the recurrence reaches 2^k steps ahead
     known = rewards + discount * (1.0 - trace) * next_values
     factor = discount * trace

@@ -27,10 +27,15 @@ SMALL = replace(
     critic_time_aware=1,
     ordering=1,
 )
+OFF_POLICY = replace(SMALL, stoc=1, num_actor_update_interval=1)
 VARIANTS = {
     "deterministic": SMALL,
     "normalized coefficient": replace(SMALL, normalized_rl_coeff=1),
     "stochastic": replace(SMALL, stoc=1, use_entropy_reg=1, critic_time_aware=2),
+    "SAC": replace(OFF_POLICY, rl_algo="SAC"),
+    "AWAC": replace(OFF_POLICY, rl_algo="AWAC", AWAC_soft_flag=2, AWAC_normalize_adv=1),
+    "IQL": replace(OFF_POLICY, rl_algo="IQL"),
+    "PPO": replace(OFF_POLICY, rl_algo="PPO"),
 }
 
 

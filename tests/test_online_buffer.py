@@ -1,0 +1,187 @@
+"""The online buffer of PPO and AWR, and TD(lambda) returns against golden numbers and loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from critic import Critic, CriticConfig
+from decision_transformer import DecisionTransformer, TransformerSize
+from evaluation import Episode
+from online_buffer import OnlineBuffer
+from replay_buffer import ReplayBuffer
+from rl_gradients import make_rl_gradient
+from rl_gradients.on_policy import OnPolicyGradient, td_lambda_returns
+from settings import Settings
+from tests.conftest import GOLDEN
+from tests.test_replay_buffer import ACT, OBS, dataset_of, episode
+
+BASE = replace(Settings(), use_entropy_reg=0, num_actor_update_interval=1)
+
+
+def algorithm(**given):
+    made = make_rl_gradient(replace(BASE, **given))
+    assert isinstance(made, OnPolicyGradient)
+    return made
+
+
+def collected(lengths, seed=50):
+    """Finished episodes with known log-probabilities."""
+    return [
+        Episode(episode(n, seed + i), 0.0, False, None, 100.0 * i + np.arange(n))
+        for i, n in enumerate(lengths)
+    ]
+
+
+def buffer_of(lengths, capacity=100):
+    return ReplayBuffer(dataset_of([episode(n, i) for i, n in enumerate(lengths)]), capacity, 1.0)
+
+
+def test_returns_equal_golden():
+    data = np.load(GOLDEN / "td_lambda.npz")
+    values = data["next_observations"] @ data["v_weights"]
+    # inside the trajectory the next value is that of the next row's observation
+    values[:-1] = (data["observations"] @ data["v_weights"])[1:]
+    last = torch.zeros(7, dtype=torch.bool)
+    last[-1] = True
+    returns = td_lambda_returns(
+        torch.from_numpy(data["rewards"]),
+        torch.from_numpy(data["terminals"]).bool(),
+        torch.from_numpy(values),
+        last,
+        float(data["gamma"]),
+        float(data["lam"]),
+    )
+    # the golden values pass through float32
+    np.testing.assert_allclose(returns, data["target"], rtol=1e-6, atol=1e-6)
+
+
+def returns_by_loop(rewards, terminals, next_values, last, gamma, td_lambda):
+    out, ahead = np.zeros(len(rewards)), 0.0
+    for t in reversed(range(len(rewards))):
+        mix = 0.0 if last[t] else td_lambda
+        bootstrap = (1 - mix) * next_values[t] + mix * ahead
+        out[t] = ahead = rewards[t] + gamma * (1 - terminals[t]) * bootstrap
+    return out
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    seed=st.integers(0, 1000),
+    gamma=st.sampled_from([0.0, 0.9, 1.0]),
+    td_lambda=st.sampled_from([0.0, 0.5, 0.98, 1.0]),
+)
+def test_returns_equal_a_plain_loop(lengths, seed, gamma, td_lambda):
+    rng = np.random.default_rng(seed)
+    rows = sum(lengths)
+    rewards, next_values = rng.standard_normal((2, rows))
+    terminals, last = rng.random(rows) < 0.1, np.zeros(rows, bool)
+    last[np.cumsum(lengths) - 1] = True
+    ours = td_lambda_returns(
+        *(torch.from_numpy(x) for x in (rewards, terminals, next_values, last)), gamma, td_lambda
+    )
+    slow = returns_by_loop(rewards, terminals, next_values, last, gamma, td_lambda)
+    np.testing.assert_allclose(ours, slow, rtol=1e-9, atol=1e-9)
+
+
+def test_awr_keeps_the_newest_whole_trajectories_up_to_its_size():
+    buffer = buffer_of([4, 5, 6])
+    online = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=9), 8, 3)
+    for length, rows in ((2, range(4, 17)), (3, range(9, 20)), (20, range(20, 40))):
+        new = collected([length])
+        buffer.add(new[0].trajectory)
+        online.start_iteration(new, torch.nn.Module())
+        assert online._rows == rows
+    everything = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=1000), 8, 3)
+    everything.start_iteration(new, torch.nn.Module())
+    assert everything._rows == range(40)
+
+
+def test_ppo_learns_from_the_iteration_alone_with_its_log_probabilities():
+    buffer = buffer_of([4, 5])
+    online = OnlineBuffer(buffer, algorithm(rl_algo="PPO"), 64, 3)
+    new = collected([2, 6])
+    for each in new:
+        buffer.add(each.trajectory)
+    online.start_iteration(new, torch.nn.Module())
+    assert online._rows == range(9, 17)
+    online.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
+    batch = online.sample()
+    known = np.concatenate([each.log_probs for each in new])
+    np.testing.assert_array_equal(
+        batch.log_probs[batch.mask], known[(batch.rows - 9)[batch.mask].numpy()]
+    )
+
+
+@pytest.mark.parametrize("normalize", [0, 1])
+def test_refresh_equals_values_row_by_row(normalize):
+    torch.manual_seed(0)
+    chosen = algorithm(rl_algo="AWR", AWR_buffer_size=12, AWR_normalize_adv=normalize)
+    buffer = buffer_of([3, 5], capacity=3)
+    online = OnlineBuffer(buffer, chosen, 64, 4)
+    new = collected([7, 6])
+    for each in new:
+        buffer.add(each.trajectory)
+    online.start_iteration(new, torch.nn.Module())
+    critic = Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True)
+    online.refresh(critic)
+    returns, advantages = [], []
+    for each in new:
+        t = each.trajectory
+        states = np.concatenate([t.observations, t.final_observation[None]])
+        with torch.no_grad():
+            v = critic.v(torch.as_tensor(states, dtype=torch.float32)).double().numpy()
+        last = np.arange(len(t.rewards)) == len(t.rewards) - 1
+        target = returns_by_loop(
+            t.rewards, t.terminals, v[1:], last, chosen.gamma, chosen.td_lambda
+        )
+        returns.append(target)
+        advantages.append(target - v[:-1])
+    wanted = np.concatenate(advantages)
+    if normalize:
+        wanted = (wanted - wanted.mean()) / (wanted.std() + 1e-5)
+    np.testing.assert_allclose(online._returns, np.concatenate(returns), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(online._advantages, wanted, rtol=1e-4, atol=1e-4)
+    batch = online.sample()
+    assert batch.returns.shape == batch.mask.shape
+
+
+def test_trajectories_stay_in_storage_as_long_as_the_online_buffer_needs_them():
+    buffer = buffer_of([3], capacity=2)
+    online = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=40), 8, 3)
+    names = []
+    for seed in range(60):
+        (new,) = collected([5], seed=100 + seed)
+        names.append(new.trajectory.rewards[0])
+        buffer.add(new.trajectory)
+        online.start_iteration([new], torch.nn.Module())
+        batch = buffer.gather(torch.arange(online._rows.start, online._rows.stop), 1)
+        first = batch.rewards[batch.timesteps == 0].numpy()
+        np.testing.assert_allclose(first[-len(names[-8:]) :], names[-8:], rtol=1e-6)
+        assert buffer.num_trajectories == 2
+    assert len(buffer._rows["rewards"]) < 250
+
+
+def test_old_policy_answers_in_the_same_context():
+    torch.manual_seed(0)
+    size = TransformerSize(16, 1, 1, dropout=0.0, embed_dropout=0.0)
+    actor = DecisionTransformer(OBS, ACT, size, stochastic=True)
+    buffer = buffer_of([4])
+    chosen = algorithm(rl_algo="PPO", PPO_old_logprob_generated_in_training=1)
+    online = OnlineBuffer(buffer, chosen, 16, 3)
+    (new,) = collected([9])
+    buffer.add(new.trajectory)
+    online.start_iteration([new], actor)
+    online.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
+    batch = online.sample()
+    policy = actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask)
+    log_probs = policy.log_prob(batch.actions).detach()
+    torch.testing.assert_close(batch.log_probs[batch.mask], log_probs[batch.mask])
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(online._recomputed(batch), batch.log_probs)
