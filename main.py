@@ -74,7 +74,7 @@ class Experiment:
         self.transitions = 0
         self.start = time.perf_counter()
         run_dir = create_run_dir(settings)
-        state = load_checkpoint(run_dir, self.device) if settings.resume else None
+        state = self._read_checkpoint(run_dir) if settings.resume else None
         self.logger = Logger(run_dir, settings, fingerprint)
         if state is not None:
             self._load_state_dict(state)
@@ -125,7 +125,7 @@ class Experiment:
     def _say_hello(self) -> None:
         log, buffer = self.logger, self.buffer
         for notice in notices(self.settings):
-            log.warning(notice)
+            log.info(f"note: {notice}")
         actor = sum(p.numel() for p in self.trainer.nets.actor.parameters())
         log.info(
             f"{self.task.name} on {self.device}: {buffer.num_offline_transitions:,} offline "
@@ -253,12 +253,17 @@ class Experiment:
             "online_rng": self.online_envs.rng_states(),
         }
 
-    def _load_state_dict(self, state: dict[str, Any]) -> None:
+    def _read_checkpoint(self, run_dir: Path) -> dict[str, Any]:
+        """The state to resume from, refused before anything in the run's folder changes."""
+        state = load_checkpoint(run_dir, self.device)
         for name, ours in (("env", self.task.name), ("rl_algo", self.settings.rl_algo)):
             if state.get(name) != ours:
                 raise UserError(
                     f"--resume: the checkpoint has --{name} {state.get(name)}, not {ours}"
                 )
+        return state
+
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
         self.phase, self.iterations = state["phase"], state["iterations"]
         self.transitions = state["transitions"]
         self.start -= state["seconds"]
