@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dataset_file import DatasetFile, open_dataset
+from dataset_file import open_dataset
+from dataset_rows import DatasetRows
 from delayedreward import delay_rewards
 from envs.tasks import Task
 from trajectory_split import GYM_FAMILIES, SAME_OBSERVATION, Split, split_file
@@ -152,7 +153,7 @@ class _Reader:
     """Moves a file's rows to their places: trajectories in a new order, some left out."""
 
     def __init__(
-        self, file: DatasetFile, split: Split, left: np.ndarray, order: np.ndarray, spare: int
+        self, file: DatasetRows, split: Split, left: np.ndarray, order: np.ndarray, spare: int
     ) -> None:
         """Put the trajectories `order` one after another.
 

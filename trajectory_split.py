@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_file import DatasetFile
+from dataset_rows import DatasetRows
 from envs.tasks import Task
 from utils import UserError
 
@@ -46,8 +46,8 @@ class Split:
         return np.add.reduceat(values[self.kept], self.starts, dtype=np.float64)
 
 
-def split_file(file: DatasetFile, task: Task) -> tuple[np.ndarray, np.ndarray, Split]:
-    """Read the flat arrays and find the trajectories by the family's rule.
+def split_file(file: DatasetRows, task: Task) -> tuple[np.ndarray, np.ndarray, Split]:
+    """Read the flat arrays and find the trajectories: where the file says, or by the family's rule.
 
     Returns:
         Raw rewards (rows,) float32, terminal flags (rows,) bool (antmaze: of the trajectories'
@@ -55,25 +55,34 @@ def split_file(file: DatasetFile, task: Task) -> tuple[np.ndarray, np.ndarray, S
     """
     rewards = file.column("rewards")
     terminals = file.flags("terminals")
+    if file.ends is not None:
+        kept = np.ones(file.rows, dtype=bool)
+        split = Split(kept, file.ends, np.diff(file.ends, prepend=-1))
+    else:
+        split = _split_rows(file, task, terminals)
+    if task.family == "antmaze":
+        terminals = np.zeros_like(terminals)
+        terminals[split.ends] = True
+    if len(split.ends) == 0:
+        raise UserError(f"{file.path}: no complete trajectory in its {file.rows} rows")
+    return rewards, terminals, split
+
+
+def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
+    """Find the trajectories by the family's rule."""
     if "timeouts" in file.arrays:
         timeouts = file.flags("timeouts")
     else:
         timeouts = _timeouts_at_horizon(terminals, task.horizon)
     if task.family == "antmaze":
-        split = _split_antmaze(file, terminals, timeouts)
-        terminals = np.zeros_like(terminals)
-        terminals[split.ends] = True
-    else:
-        last = terminals | timeouts
-        if task.family not in GYM_FAMILIES:
-            last[-1:] = False  # the row after an episode's end is its final observation
-        ends = np.flatnonzero(last)
-        kept = np.zeros(file.rows, dtype=bool)
-        kept[: ends[-1] + 1 if len(ends) else 0] = True
-        split = Split(kept, ends, np.diff(ends, prepend=-1))
-    if len(split.ends) == 0:
-        raise UserError(f"{file.path}: no complete trajectory in its {file.rows} rows")
-    return rewards, terminals, split
+        return _split_antmaze(file, terminals, timeouts)
+    last = terminals | timeouts
+    if task.family not in GYM_FAMILIES:
+        last[-1:] = False  # the row after an episode's end is its final observation
+    ends = np.flatnonzero(last)
+    kept = np.zeros(file.rows, dtype=bool)
+    kept[: ends[-1] + 1 if len(ends) else 0] = True
+    return Split(kept, ends, np.diff(ends, prepend=-1))
 
 
 def _timeouts_at_horizon(terminals: np.ndarray, horizon: int) -> np.ndarray:
@@ -83,7 +92,7 @@ def _timeouts_at_horizon(terminals: np.ndarray, horizon: int) -> np.ndarray:
     return (rows - np.maximum.accumulate(starts) + 1) % horizon == 0
 
 
-def _split_antmaze(file: DatasetFile, terminals: np.ndarray, timeouts: np.ndarray) -> Split:
+def _split_antmaze(file: DatasetRows, terminals: np.ndarray, timeouts: np.ndarray) -> Split:
     """Rows with a timeout are left out; a trajectory goes on where nothing moved meanwhile.
 
     The next observation is that of the next row, so that the last row has none.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dataset_file
+import dataset_rows
 from data import dataset_path, load_dataset
 from envs.tasks import get_task
 from tests.conftest import SHARED, shared_file
@@ -78,7 +78,7 @@ def test_small_blocks_change_nothing(tmp_path, name, monkeypatch):
     task = get_task(name)
     arrays = random_arrays(task, 400, 3, 0.1)
     path = write(tmp_path / f"{name}.hdf5", arrays, chunks=True, compression="gzip")
-    monkeypatch.setattr(dataset_file, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(dataset_rows, "_BLOCK_ROWS", 7)
     monkeypatch.setattr("data._COLUMN_ROWS", 11)
     left, loaded = expected_order(task, split_by_loop(task, arrays))
     assert_holds(load_dataset(path, task), left, loaded)

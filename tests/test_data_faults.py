@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data import load_dataset
-from dataset_file import environment_named
+from dataset_rows import environment_named
 from envs.tasks import TASKS, get_task
 from tests.data_files import random_arrays, write
 from utils import UserError
