@@ -32,7 +32,7 @@ def load_policy(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> Non
 
 
 def load_critic(critic: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Load golden weights into a `critic.Critic`."""
+    """Load golden weights into a Critic or a RecurrentCritic."""
     state = {k: v.clone() for k, v in critic.state_dict().items()}
     for name, view in golden_critic_state(state).items():
         view.copy_(weights.pop(name))
@@ -43,7 +43,8 @@ def load_critic(critic: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
 def golden_critic_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Views of a Critic's stacked tensors under golden names.
 
-    The two Q networks are l1..l3 and l4..l6, with a V network Q_l1.. and V_l1..V_l3.
+    The two Q networks are l1..l3 and l4..l6, with a V network Q_l1.. and V_l1..V_l3; the recurrent
+    ones Q_1 and Q_2, with the linear layers l1 and l2.
     """
     with_v = any(name.startswith("v_net") for name in state)
     views = {}
@@ -51,9 +52,12 @@ def golden_critic_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
         if name.startswith("time_embed"):
             views[name] = tensor
             continue
-        net, _, layer, kind = name.split(".")
+        net, block, *layer, kind = name.split(".")
+        if block == "recurrent":
+            views[f"Q_{int(layer[0]) + 1}.{kind}"] = tensor
+            continue
         for member, part in enumerate(tensor):
-            number = 3 * member + int(layer) + 1
+            number = member + 1 if block == "head" else 3 * member + int(layer[0]) + 1
             head = {"q_net": "Q_", "v_net": "V_"}[net] if with_v else ""
             views[f"{head}l{number}.{kind}"] = part[0] if kind == "bias" else part
     return views
