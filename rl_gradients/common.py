@@ -86,9 +86,18 @@ class RLGradient(ABC):
         """
 
 
+def without_padding(x: Tensor, mask: Tensor) -> Tensor:
+    """x (..., B, K) with 0 at padding.
+
+    Losses do this before anything that is not linear, whose slope at padding may be infinite or
+    NaN: gradients are multiplied by it, and 0 times that is NaN.
+    """
+    return torch.where(mask, x, 0.0)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x (B, K) over the steps that are no padding."""
-    return torch.where(mask, x, 0.0).sum() / mask.sum()
+    return without_padding(x, mask).sum() / mask.sum()
 
 
 def critic_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -96,7 +105,7 @@ def critic_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     The published critics are trained with this mean.
     """
-    return torch.where(mask, x, 0.0).mean()
+    return without_padding(x, mask).mean()
 
 
 def next_policy(nets: Networks, batch: Batch) -> PolicyOutput:
@@ -124,7 +133,8 @@ def twin_q_loss(q: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Info]:
         target: (B, K) y, without gradient.
         mask: (B, K) bool.
     """
-    loss = critic_mean((q - target).square().sum(dim=0), mask)
+    error = without_padding(q - target, mask)
+    loss = critic_mean(error.square().sum(dim=0), mask)
     return loss, {"Q_mean": masked_mean(q[0].detach(), mask)}
 
 
@@ -153,4 +163,4 @@ def weighted_regression_loss(weights: Tensor, log_prob: Tensor, mask: Tensor) ->
         log_prob: (B, K) with gradient to the policy.
         mask: (B, K) bool.
     """
-    return -masked_mean(weights * log_prob, mask)
+    return -masked_mean(without_padding(weights, mask) * log_prob, mask)

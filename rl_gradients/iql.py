@@ -17,6 +17,7 @@ from rl_gradients.common import (
     td_target,
     twin_q_loss,
     weighted_regression_loss,
+    without_padding,
 )
 from settings import Settings
 
@@ -31,6 +32,7 @@ def expectile_loss(advantage: Tensor, ratio: float, mask: Tensor) -> Tensor:
         ratio: The expectile; 0.5 is the mean.
         mask: (B, K) bool.
     """
+    advantage = without_padding(advantage, mask)
     weight = torch.where(advantage < 0, 1.0 - ratio, ratio)
     return critic_mean(weight * advantage.square(), mask)
 

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
 from replay_buffer import Batch
-from rl_gradients.common import Info, Networks, RLGradient, critic_mean, masked_mean, td_target
+from rl_gradients.common import (
+    Info,
+    Networks,
+    RLGradient,
+    critic_mean,
+    masked_mean,
+    td_target,
+    without_padding,
+)
 
 
 @dataclass
@@ -72,7 +80,7 @@ def td_lambda_returns(
 
 def value_loss(values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """mean 0.5 (V(s) - target)^2, all (B, K), the target without gradient."""
-    return critic_mean(0.5 * (values - target).square(), mask)
+    return critic_mean(0.5 * without_padding(values - target, mask).square(), mask)
 
 
 class OnPolicyGradient(RLGradient):

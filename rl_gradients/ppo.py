@@ -7,7 +7,7 @@ from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
 from replay_buffer import Batch
-from rl_gradients.common import Info, Networks, gaussian, masked_mean
+from rl_gradients.common import Info, Networks, gaussian, masked_mean, without_padding
 from rl_gradients.on_policy import OnPolicyGradient, online_batch
 from settings import Settings
 
@@ -26,6 +26,7 @@ def clipped_surrogate_loss(
         clip: eps.
         mask: (B, K) bool.
     """
+    log_ratio, advantages = (without_padding(x, mask) for x in (log_ratio, advantages))
     ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
