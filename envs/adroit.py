@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from envs.base import MujocoEnv
+from envs.physics import NullRotations
 from envs.rotations import euler_from_matrix, quat_from_euler
 from utils import UserError
 
@@ -58,6 +59,7 @@ class AdroitEnv(MujocoEnv):
     def __init__(self, render_mode: str | None = None) -> None:
         model = adroit_model(self.name, visuals=render_mode is not None)
         super().__init__(model, 5, self.obs_dim, render_mode)
+        self.null_rotations = NullRotations(model, self.data)
         low, high = model.actuator_ctrlrange.T
         self.act_mid, self.act_half = (low + high) / 2, (high - low) / 2
         self.achieved = False
@@ -93,11 +95,17 @@ class AdroitEnv(MujocoEnv):
 
     def forward(self) -> None:
         """MuJoCo 2.1.0 saved the solver's warm start before its no-slip iterations, not after."""
+        self.null_rotations.update()
         options = self.model.opt
         iterations, options.noslip_iterations = options.noslip_iterations, 0
         super().forward()
         options.noslip_iterations = iterations
         mujoco.mj_forward(self.model, self.data)
+
+    def integrate(self) -> None:
+        for _ in range(self.frame_skip):
+            self.null_rotations.update()
+            mujoco.mj_step(self.model, self.data)
 
     def reset_state(self) -> None:
         self.achieved = False

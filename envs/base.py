@@ -161,10 +161,14 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def simulate(self, ctrl: np.ndarray) -> None:
         """`frame_skip` physics steps; Cartesian positions lag by the last one (no forward pass)."""
         self.ctrl[:] = ctrl
-        mujoco.mj_step(self.model, self.data, self.frame_skip)
+        self.integrate()
         if _warnings:
             self.diverged = any("unstable" in message for message in _warnings)
             _warnings.clear()
+
+    def integrate(self) -> None:
+        """`frame_skip` physics steps."""
+        mujoco.mj_step(self.model, self.data, self.frame_skip)
 
     def render(self) -> np.ndarray | None:
         """An image (height, width, 3) uint8, or None without render_mode="rgb_array".

@@ -1,13 +1,17 @@
-"""What MuJoCo 2.1.0 computed differently: two patches of a compiled model.
+"""What MuJoCo 2.1.0 computed differently: two patches of a compiled model, one of its steps.
 
 The D4RL datasets and reference scores come from MuJoCo 2.1.0. Newer releases integrate the same
-equations but derive two constants differently; with the old constants put back they step as the
-old engine did.
+equations but derive two constants differently, and turn bodies by angles that the old engine
+dropped; with all three put back they step as the old engine did.
 
 1. A capsule's inertia. MuJoCo 2.1.0 gave a capsule of radius r and half-length h the mass and
    inertia of a cylinder of length 2h + r, instead of a cylinder of length 2h with two hemispheres.
 2. The translational inverse weight of maze2d's ball, which scales the softness of its contacts.
    The ball moves along two axes only; the old engine averaged over all three.
+3. Tiny rotations. A hinge turned by less than about 2e-8 rad did not turn its body, as if a
+   rotation whose quaternion begins with 1, after rounding, were none (recorded steps put the limit
+   between 1.3e-8 and 3.0e-8). The objects of the Adroit hand start at angle 0 and rest near it;
+   contacts magnify what is dropped.
 """
 
 from __future__ import annotations
@@ -17,6 +21,10 @@ import numpy as np
 
 from utils import UserError
 
+# rad; the cosine of half of it, 1 - 2^-54, is the smallest that rounds to 1
+NULL_ROTATION = 2.0**-25.5
+
+_HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 _SPHERE = int(mujoco.mjtGeom.mjGEOM_SPHERE)
 _CAPSULE = int(mujoco.mjtGeom.mjGEOM_CAPSULE)
 
@@ -94,3 +102,22 @@ def _set_inertia(
 def planar_ball_weight(model: mujoco.MjModel, body: str) -> None:
     """Average a planar ball's translational inverse weight over three axes, not its two."""
     model.body_invweight0[model.body(body).id, 0] *= 2 / 3
+
+
+class NullRotations:
+    """Keeps hinges from turning by angles that the old engine dropped.
+
+    A hinge turns its body by its angle less that of the reference pose, `model.qpos0`. Where the
+    two are made equal the body does not turn, while limits and the integration see the angle.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        self.qpos, self.qpos0 = data.qpos, model.qpos0
+        self.reference = self.qpos0.copy()
+        self.limits = np.full(model.nq, -1.0)  # below any angle: not a hinge
+        self.limits[model.jnt_qposadr[model.jnt_type == _HINGE]] = NULL_ROTATION
+
+    def update(self) -> None:
+        """To be called before every physics step and forward pass."""
+        null = np.abs(self.qpos - self.reference) <= self.limits
+        self.qpos0[:] = np.where(null, self.qpos, self.reference)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import envs
 from envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, adroit_model
+from envs.physics import NULL_ROTATION
 from envs.rotations import euler_from_matrix, quat_from_euler
 from envs.tasks import get_task
 
@@ -111,6 +112,33 @@ def test_relaxed_joint_targets_are_the_middle_of_their_range(name):
         env.advance(np.full(env.model.nu, float(action)))
         low, high = env.model.actuator_ctrlrange.T
         np.testing.assert_allclose(env.ctrl, low + expected * (high - low), atol=1e-15)
+
+
+def test_tiny_rotations_are_dropped():
+    assert np.cos(0.999 * NULL_ROTATION / 2) == 1.0 > np.cos(1.001 * NULL_ROTATION / 2)
+    env = ENVS["door"]
+    latch, handle = env.model.joint("latch").qposadr[0], env.site("S_handle")
+
+    def drop(angle):
+        """How far the handle sinks (m) when the latch, 0.15 m away, is turned."""
+        env.reset(seed=0)
+        before, qpos = handle[2], env.init_qpos.copy()
+        qpos[latch] = angle
+        env.set_state(qpos, env.init_qvel)
+        assert env.qpos[latch] == angle
+        return before - handle[2]
+
+    assert drop(0.99 * NULL_ROTATION) == drop(-0.99 * NULL_ROTATION) == 0
+    for angle in (1.01 * NULL_ROTATION, -1.01 * NULL_ROTATION, 1e-3):
+        np.testing.assert_allclose(drop(angle), 0.15 * np.sin(angle), rtol=1e-2)
+    # neither the reference pose nor the integration is changed
+    assert drop(0.5 * NULL_ROTATION) == 0
+    env.qvel[:] = 1e-6
+    env.advance(np.zeros(env.model.nu))
+    assert 0.5 * NULL_ROTATION < env.qpos[latch] < NULL_ROTATION
+    env.reset()
+    np.testing.assert_array_equal(env.qpos, env.init_qpos)
+    np.testing.assert_array_equal(env.model.qpos0, 0)
 
 
 angles = st.floats(-3.1, 3.1)

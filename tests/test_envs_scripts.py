@@ -21,7 +21,7 @@ def test_parity_table(monkeypatch, capsys):
     assert rows["maze2d-umaze-v1"][:3] == ["0, 0", "0", "0, 0"]
     assert all(row[-1] == "- |" for row in rows.values())  # the recordings here have 40 steps
     for row in rows.values():
-        assert all(float(value) < 1e-8 for value in row[0].split(", "))
+        assert all(float(value) < 1e-9 for value in row[0].split(", "))
 
 
 def test_parity_table_without_recordings(monkeypatch, tmp_path):
