@@ -2,9 +2,9 @@
 
     python benchmarks/bench_envs.py [--tasks hopper-medium-v2 ...] [--num_envs 10] [--json]
 
-Uniform random actions in `envs.EnvVector`; ended episodes are reset, which is counted in. The best
-of `--repeats` stretches counts. Processor time is wall time on an idle core, and does not count
-what other programs take. With --json the last line is one object.
+A Markdown table. Uniform random actions in `envs.EnvVector`; ended episodes are reset, which is
+counted in. The best of `--repeats` stretches counts. Processor time is wall time on an idle core,
+and does not count what other programs take. With --json the last line is one object.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def main() -> None:
     if args.num_envs < 1 or args.repeats < 1 or args.seconds <= 0:
         raise UserError("--num_envs, --repeats and --seconds must be positive")
     results = {}
+    print("| task | environment steps/s |\n|---|---|")
     for name in args.tasks:
         results[name] = steps_per_second(name, args.num_envs, args.seconds, args.repeats)
-        print(f"{name:24s} {results[name]:10,.0f} environment steps/s", flush=True)
+        print(f"| {name} | {results[name]:,.0f} |", flush=True)
     if args.json:
         setting = {"mujoco": mujoco.__version__, "num_envs": args.num_envs}
         print(json.dumps({**setting, "steps_per_second": results}))

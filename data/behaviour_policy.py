@@ -71,15 +71,19 @@ class HandPolicy:
         sizes = {"in": task.obs_dim, "act": task.act_dim}
         self._arrays = load_arrays(path, _HAND_SHAPES, sizes)
 
-    def sample(self, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """An action (act_dim,) clipped to [-1, 1] for an observation (obs_dim,)."""
+    def mean(self, obs: np.ndarray) -> np.ndarray:
+        """Mean actions (..., act_dim), not clipped, for observations (..., obs_dim)."""
         a = self._arrays
         x = (obs - a["in_shift"]) / (a["in_scale"] + _SCALE_FLOOR)
-        x = np.tanh(a["W0"] @ x + a["b0"])
-        x = np.tanh(a["W1"] @ x + a["b1"])
-        mean = (a["W2"] @ x + a["b2"]) * a["out_scale"] + a["out_shift"]
+        x = np.tanh(x @ a["W0"].T + a["b0"])
+        x = np.tanh(x @ a["W1"].T + a["b1"])
+        return (x @ a["W2"].T + a["b2"]) * a["out_scale"] + a["out_shift"]
+
+    def sample(self, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Actions (..., act_dim) clipped to [-1, 1] for observations (..., obs_dim)."""
+        mean = self.mean(obs)
         noise = rng.standard_normal(mean.shape)
-        return np.clip(mean + np.exp(a["log_std"]) * noise, -1.0, 1.0)
+        return np.clip(mean + np.exp(self._arrays["log_std"]) * noise, -1.0, 1.0)
 
 
 def load_arrays(

@@ -60,7 +60,8 @@ def main() -> None:
     found = [task for task in TASKS.values() if (golden / f"{task.name}.npz").exists()]
     if not found:
         raise UserError(f"--golden {golden}: no recording <task>.npz of any task is there")
-    header = ["task", "any single step", "wrong dones", *(f"step {step}" for step in STEPS)]
+    first, *later = (f"step {step}" for step in STEPS)
+    header = ["task", "any single step", "wrong dones", f"open loop, {first}", *later]
     print(f"| {' | '.join(header)} |")
     print("|" + "---|" * len(header))
     for task in found:

@@ -84,6 +84,7 @@ def test_hand_policy(tmp_path, noise):
     expected = np.clip(mean + np.exp(a["log_std"].astype(float)) * noise, -1, 1)
     np.testing.assert_allclose(policy.sample(obs, fixed_noise(noise)), expected, atol=1e-6)
     assert (np.abs(expected) < 1).any()
+    np.testing.assert_allclose(policy.mean(np.stack((obs, obs)))[1], mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])

@@ -1,14 +1,18 @@
-"""The parity table and the benchmark, as commands."""
+"""The parity table, the experts' returns and the benchmark, as commands."""
 
 import json
 import sys
 
+import numpy as np
 import pytest
 
+import envs
 from benchmarks import bench_envs
-from scripts import env_parity_table
-from tests.conftest import GOLDEN
+from envs.tasks import get_task
+from scripts import adroit_expert_scores, env_parity_table
+from tests.conftest import GOLDEN, shared_file
 from tests.env_golden import RECORDED
+from tests.test_data_policies import hand_arrays, save
 from utils import UserError
 
 
@@ -31,6 +35,61 @@ def test_parity_table_without_recordings(monkeypatch, tmp_path):
     (tmp_path / "hopper-medium-v2.npz").write_bytes(b"not an archive")
     with pytest.raises(UserError, match="not a readable recording"):
         env_parity_table.main()
+
+
+def expert_rows(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["scores", *map(str, arguments)])
+    adroit_expert_scores.main()
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    return lines[0], {line[0]: line[1:] for line in lines[2:]}
+
+
+def test_expert_scores_of_any_policies(monkeypatch, capsys, tmp_path):
+    for family in adroit_expert_scores.OLD_ENGINE:
+        arrays = hand_arrays(get_task(f"{family}-expert-v1"))
+        save(tmp_path / f"{family}.npz", arrays)
+    options = ["--policies", tmp_path, "--episodes", 2, "--seed", 5]
+    header, rows = expert_rows(monkeypatch, capsys, *options)
+    assert header[1] == "here, 2 episodes"
+    assert list(rows) == ["pen", "hammer", "door", "relocate"]
+
+    task = get_task("door-expert-v1")
+    policy = adroit_expert_scores.HandPolicy(tmp_path / "door.npz", task)
+    returns = []
+    for seed in (5, 6):
+        env = envs.make(task)
+        obs, _ = env.reset(seed=seed)
+        total = 0.0
+        for _ in range(task.horizon):
+            obs, reward, *_ = env.step(policy.mean(obs))
+            total += reward
+        returns.append(total)
+    score = task.normalized_score(float(np.mean(returns)))
+    expected = [f"{np.mean(returns):.1f} ± {np.std(returns):.1f}", "3009.9 ± 18.8"]
+    assert rows["door"][:2] == expected
+    assert rows["door"][3:] == [f"{score:.1f}", "0%"]
+    assert float(rows["door"][2]) < -10
+
+
+def test_experts_score_as_in_the_old_engine(monkeypatch, capsys):
+    folder = shared_file("policies")
+    _, rows = expert_rows(monkeypatch, capsys, "--policies", folder, "--episodes", 5)
+    for _, _, z, score, success in rows.values():
+        assert abs(float(z)) < 4
+        assert float(score) > 50
+        assert int(success.rstrip("%")) >= 40
+
+
+def test_expert_scores_refuse(monkeypatch, capsys, tmp_path):
+    for family in ("pen", "hammer", "relocate"):
+        (tmp_path / f"{family}.npz").write_bytes(b"not an archive")
+    with pytest.raises(UserError, match=r"--policies .*: no door.npz there"):
+        expert_rows(monkeypatch, capsys, "--policies", tmp_path)
+    (tmp_path / "door.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"pen.npz: not an .npz file"):
+        expert_rows(monkeypatch, capsys, "--policies", tmp_path)
+    with pytest.raises(UserError, match="must be positive"):
+        expert_rows(monkeypatch, capsys, "--policies", tmp_path, "--episodes", 0)
 
 
 def test_benchmark(monkeypatch, capsys):

@@ -1,0 +1,102 @@
+"""Returns of Adroit's expert policies here and in the old engine, as a Markdown table.
+
+    python scripts/adroit_expert_scores.py --policies DIR
+
+DIR holds `pen.npz`, `hammer.npz`, `door.npz` and `relocate.npz`, policies of Rajeswaran et al. 2018
+in the form that data/behaviour_policy.py describes. They act by their mean. z is the difference of
+the mean returns in units of its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "data")]
+
+import numpy as np
+
+import envs
+from behaviour_policy import HandPolicy
+from envs.tasks import Task, get_task
+from utils import UserError
+
+# mean and standard deviation of the raw returns of the same policies on MuJoCo 2.1.0
+OLD_ENGINE = {
+    "pen": (3617.9, 1589.8),
+    "hammer": (16287.3, 202.6),
+    "door": (3009.9, 18.8),
+    "relocate": (4393.2, 666.1),
+}
+OLD_EPISODES = 20
+
+
+def play(task: Task, policy: HandPolicy, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw returns (episodes,) and successes (episodes,) of one episode in each environment."""
+    vector = envs.make_vector(task, range(seed, seed + episodes))
+    obs, running = vector.reset(), np.arange(episodes)
+    returns = np.zeros(episodes)
+    while len(running):
+        obs, rewards, terminated, truncated = vector.step(policy.mean(obs), running)
+        returns[running] += rewards
+        going_on = ~(terminated | truncated)
+        obs, running = obs[going_on], running[going_on]
+    successes = vector.success()
+    assert successes is not None  # every task of the hand has a criterion
+    return returns, successes
+
+
+def load(folder: Path) -> dict[str, HandPolicy]:
+    """The policy of every family."""
+    paths = {family: folder / f"{family}.npz" for family in OLD_ENGINE}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(f"--policies {folder}: no {', '.join(missing)} there")
+    return {family: HandPolicy(path, expert_task(family)) for family, path in paths.items()}
+
+
+def expert_task(family: str) -> Task:
+    return get_task(f"{family}-expert-v1")
+
+
+def row(family: str, policy: HandPolicy, episodes: int, seed: int) -> str:
+    """One line of the table."""
+    task = expert_task(family)
+    returns, successes = play(task, policy, episodes, seed)
+    mean, std = returns.mean(), returns.std()
+    old_mean, old_std = OLD_ENGINE[family]
+    z = (mean - old_mean) / np.hypot(std / episodes**0.5, old_std / OLD_EPISODES**0.5)
+    cells = [
+        family,
+        f"{mean:.1f} ± {std:.1f}",
+        f"{old_mean} ± {old_std}",
+        f"{z:+.1f}",
+        f"{task.normalized_score(mean):.1f}",
+        f"{successes.mean():.0%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--policies", type=Path, required=True, help="folder of policies")
+    parser.add_argument("--episodes", type=int, default=20, help="per family")
+    parser.add_argument("--seed", type=int, default=0, help="of the first environment")
+    args = parser.parse_args()
+    if args.episodes < 1 or args.seed < 0:
+        raise UserError("--episodes must be positive and --seed not negative")
+    policies = load(args.policies)
+    print(f"| family | here, {args.episodes} episodes | old engine | z | normalised | success |")
+    print("|---|---|---|---|---|---|")
+    for family, policy in policies.items():
+        print(row(family, policy, args.episodes, args.seed), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
