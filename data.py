@@ -1,4 +1,6 @@
-"""Offline datasets: D4RL HDF5 files as whole trajectories in flat arrays, sorted by return.
+"""Offline datasets as whole trajectories in flat arrays, sorted by return.
+
+A dataset is a D4RL HDF5 file, a pickle file of trajectories or a Minari dataset.
 
 Everything here is array code in linear time. Observations are read block by block straight into
 their final place, so that loading needs little more memory than the arrays it returns.
@@ -7,6 +9,7 @@ their final place, so that loading needs little more memory than the arrays it r
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from dataset_file import open_dataset
 from dataset_rows import DatasetRows
 from delayedreward import delay_rewards
 from envs.tasks import Task
+from minari_dataset import PREFIX, open_minari
+from pickle_dataset import SUFFIXES, open_pickle
 from trajectory_split import GYM_FAMILIES, SAME_OBSERVATION, Split, split_file
 from utils import UserError
 
@@ -75,17 +80,32 @@ class TrajectoryDataset:
 def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
     """The dataset to load: `file` where given, else `<task>.hdf5` in `data_dir`.
 
+    "minari:ID" is returned as it is: only Minari knows where its datasets lie.
+
     Raises:
         UserError: it is not there; the message has the command that gets it.
     """
     path = Path(file) if file else Path(data_dir) / f"{task.name}.hdf5"
-    if path.is_file():
+    if path.is_file() or _is_minari(path):
         return path
     command = f"cd data && python {task.spec.script} --only {task.name}"
     default = Path(__file__).resolve().parent / "data"
     if not file and Path(data_dir).resolve() != default:
         command += f" --data_dir {Path(data_dir).resolve()}"
     raise UserError(f"{path}: no such dataset; get it with: {command}")
+
+
+def open_any(path: Path, task: Task) -> AbstractContextManager[DatasetRows]:
+    """Open a dataset of any kind: "minari:ID", *.pkl, or a D4RL HDF5 file."""
+    if _is_minari(path):
+        return open_minari(path)
+    if path.suffix.lower() in SUFFIXES:
+        return open_pickle(path)
+    return open_dataset(path, need_next=task.family in GYM_FAMILIES)
+
+
+def _is_minari(path: Path) -> bool:
+    return str(path).startswith(PREFIX)
 
 
 def load_dataset(
@@ -103,15 +123,15 @@ def load_dataset(
     drop the lowest of two or more trajectories; delay the rewards by blocks of `delayed_reward`.
 
     Args:
-        path: A D4RL HDF5 file, see docs/DATASETS.md.
-        task: Whose data it is; decides how the file is split into trajectories.
+        path: A dataset of any kind, see docs/DATASETS.md.
+        task: Whose data it is; decides how a D4RL file is split into trajectories.
         spare_rows: Unset rows to leave behind the transitions.
 
     Raises:
         UserError: anything about the file that would make training meaningless or fail.
     """
     try:
-        with open_dataset(path, need_next=task.family in GYM_FAMILIES) as file:
+        with open_any(path, task) as file:
             file.check_widths(task)
             file.check_origin(task)
             rewards, terminals, split = split_file(file, task)

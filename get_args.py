@@ -218,7 +218,7 @@ def _refuse_if(condition: bool, message: str) -> None:
 def _check_paths(s: Settings) -> None:
     _refuse_if(
         s.custom_dataset == 1 and not s.dataset,
-        "--custom_dataset 1: name the HDF5 file with --dataset FILE, and the task whose "
+        "--custom_dataset 1: name the dataset with --dataset, and the task whose "
         "environment it belongs to with --env",
     )
     _refuse_if(not s.save_dir, "--save_dir is empty; name a folder")

@@ -64,8 +64,9 @@ class Settings:
 
     # fmt: off
     env: str = flag("hopper-medium-v2", DATA, "D4RL task: environment and offline dataset")
-    dataset: str = flag("", DATA, "HDF5 file to read instead of DATA_DIR/ENV.hdf5; the same "
-        "layout as D4RL's files", shown_default="DATA_DIR/ENV.hdf5")
+    dataset: str = flag("", DATA, "dataset to read instead of DATA_DIR/ENV.hdf5: an HDF5 file of "
+        "D4RL's layout, a pickle file (*.pkl) of trajectories, or minari:ID",
+        shown_default="DATA_DIR/ENV.hdf5")
     data_dir: str = flag(str(Path(__file__).resolve().parent / "data"), DATA,
         "folder with the datasets", shown_default="data beside main.py")
     custom_dataset: int = flag(0, DATA, "1 says that the dataset is one of your own, and that "
