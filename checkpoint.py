@@ -1,10 +1,25 @@
-"""Saving and loading the state of a run, atomically and without executing anything."""
+"""Checkpoints: the state of a run in its folder, kept so that nothing good is ever lost.
+
+run_dir/checkpoints/ holds
+
+    000012-online-40.pt      the whole state, the newest `--keep_checkpoints` of them
+    best.pt                  the policy of the best evaluation
+    rows-000000-000031.pt    collected trajectories number 0 to 30
+
+A checkpoint names the collected trajectories it needs, but does not contain them: each is
+written once, when it is new, so that a checkpoint's cost does not grow with the data. Files are
+PyTorch's, read with `weights_only=True`, which executes nothing.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import pickle
 import random
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +28,209 @@ import torch
 
 from utils import UserError, atomic_write
 
-CHECKPOINT_FILE = "checkpoint.pt"
+FOLDER, BEST = "checkpoints", "best.pt"
+FORMAT = 1
+
+_STATE_NAME = re.compile(r"(\d{6,})-[a-z]+-\d+\.pt")
+_ROWS_NAME = re.compile(r"rows-(\d{6,})-(\d{6,})\.pt")
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
+               AttributeError, pickle.UnpicklingError, zipfile.BadZipFile)  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 
-def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> None:
-    """Write the state to the run's folder; until that is done the previous one stays.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    with atomic_write(run_dir / CHECKPOINT_FILE) as file:
-        torch.save(state, file)
-
-
-def load_checkpoint(run_dir: Path, device: torch.device) -> dict[str, Any]:
-    """Read the state of a run: tensors and plain values only.
+def write_verified(path: Path, state: dict[str, Any]) -> None:
+    """Write a file, read it back, and only then let it take its name.
 
     Raises:
-        UserError: there is none, or it is damaged or of another kind.
+        OSError: it could not be written, or what was read back is something else.
     """
-    path = run_dir / CHECKPOINT_FILE
-    if not path.exists():
-        raise UserError(f"{run_dir}: there is no {CHECKPOINT_FILE} to resume from")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        if Path(file.name).read_bytes() != buffer.getbuffer():
+            raise OSError(f"{path.name} reads back differently")
+
+
+def read_file(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """Read a file of tensors and plain values, and check every byte of it.
+
+    Raises:
+        UserError: it is not there, damaged, or of another kind.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(state, dict):
         raise UserError(f"{path}: not a checkpoint of this program")
     return state
+
+
+def state_files(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    files = [path for path in (run_dir / FOLDER).glob("*.pt") if _STATE_NAME.fullmatch(path.name)]
+    return sorted(files, key=_number, reverse=True)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
+
+
+def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]:
+    """The newest state of a run that is whole, together with the trajectories it needs.
+
+    A damaged one is passed over with a warning, for the one before it.
+
+    Returns:
+        What `CheckpointStore.save` was given; the trajectories are in state["collected"].
+
+    Raises:
+        UserError: there is none, or none is whole.
+    """
+    problem = f"{run_dir}: there is no checkpoint to resume from"
+    for path in state_files(run_dir):
+        try:
+            state = read_file(path, device)
+            if state.get("format") != FORMAT:
+                raise UserError(
+                    f"{path}: a checkpoint of format {state.get('format')}, where this version "
+                    f"reads {FORMAT}; resume it with the version that wrote it"
+                )
+            state["collected"] = _read_rows(path.parent, state["buffer"])
+            state["number"] = _number(path)
+        except UserError as error:
+            logger.warning("%s", error)
+            problem = str(error)
+            continue
+        return state
+    raise UserError(problem)
+
+
+def _read_rows(folder: Path, buffer_state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files that hold collected trajectories stored_from to total - 1."""
+    needed, total = buffer_state["stored_from"], buffer_state["total"]
+    parts = []
+    for low, high, path in _rows_files(folder):
+        if low <= needed < high <= total:
+            part = read_file(path, "cpu")
+            parts.append(_without_first(part, needed - low))
+            needed = high
+    if needed != total:
+        raise UserError(f"{folder}: collected trajectory {needed} of {total} is missing")
+    return parts
+
+
+def _without_first(part: dict[str, Any], count: int) -> dict[str, Any]:
+    rows = sum(part["lengths"][:count])
+    return {
+        "rows": {name: x[rows:] for name, x in part["rows"].items()},
+        "finals": part["finals"][count:],
+        "lengths": part["lengths"][count:],
+    }
+
+
+def _rows_files(folder: Path) -> list[tuple[int, int, Path]]:
+    """(first, one past the last, file) of the files of collected trajectories, in order."""
+    found = []
+    for path in folder.glob("rows-*.pt"):
+        match = _ROWS_NAME.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), int(match[2]), path))
+    return sorted(found, key=lambda row: (row[0], row[1]))
+
+
+class CheckpointStore:
+    """Writes a run's checkpoints and removes those that are not needed any more.
+
+    Args:
+        run_dir: The run's folder.
+        keep: How many checkpoints to keep.
+        resumed: The state that the run goes on from, if any.
+    """
+
+    def __init__(self, run_dir: Path, keep: int, resumed: dict[str, Any] | None = None) -> None:
+        self._folder, self._keep = run_dir / FOLDER, keep
+        self._next = resumed["number"] + 1 if resumed else 0
+        self._written = resumed["buffer"]["total"] if resumed else 0
+        # oldest collected trajectory that each checkpoint of this session needs
+        self._needs: dict[Path, int] = {}
+        for low, _, path in _rows_files(self._folder):
+            if low >= self._written:
+                # of a session that ended before its checkpoint was written
+                path.unlink()
+
+    def save(self, state: dict[str, Any], new_rows: dict[str, Any], label: str) -> Path:
+        """Write a checkpoint; whatever happens meanwhile, the ones before it stay.
+
+        Args:
+            state: All but the collected trajectories; state["buffer"] has their layout.
+            new_rows: The trajectories from number `trajectories_written` on.
+            label: Phase and iteration, for the file's name.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._folder.mkdir(exist_ok=True)
+        total = state["buffer"]["total"]
+        if total > self._written:
+            name = f"rows-{total - len(new_rows['lengths']):06d}-{total:06d}.pt"
+            write_verified(self._folder / name, new_rows)
+        path = self._folder / f"{self._next:06d}-{label}.pt"
+        write_verified(path, {"format": FORMAT, **state})
+        self._written, self._next = total, self._next + 1
+        self._needs[path] = state["buffer"]["stored_from"]
+        self._remove_old()
+        return path
+
+    def save_best(self, state: dict[str, Any]) -> None:
+        """Write the policy of the best evaluation so far.
+
+        Raises:
+            OSError: it cannot be written; the one before it stays.
+        """
+        self._folder.mkdir(exist_ok=True)
+        write_verified(self._folder / BEST, {"format": FORMAT, **state})
+
+    @property
+    def trajectories_written(self) -> int:
+        """How many collected trajectories are in files."""
+        return self._written
+
+    def _remove_old(self) -> None:
+        files = state_files(self._folder.parent)
+        for path in files[self._keep :]:
+            path.unlink()
+        # of another session's checkpoints it is not known what they need
+        oldest = min(self._needs.get(path, 0) for path in files[: self._keep])
+        for _, high, path in _rows_files(self._folder):
+            if high <= oldest:
+                path.unlink()
+
+
+def check_shapes(module: torch.nn.Module, state: dict[str, Any], name: str) -> None:
+    """Refuse weights of another shape, naming the first tensor that differs.
+
+    Raises:
+        UserError: so.
+    """
+    ours = {key: tuple(x.shape) for key, x in module.state_dict().items()}
+    theirs = {key: tuple(x.shape) for key, x in state.items()}
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise UserError(
+                f"--resume: the checkpoint's {name} has {key} {theirs.get(key, 'not at all')}, "
+                f"these settings make it {ours.get(key, 'not at all')}"
+            )
 
 
 def rng_state() -> dict[str, Any]:

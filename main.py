@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import envs
-from checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from checkpoint import (
+    CheckpointStore,
+    check_shapes,
+    load_checkpoint,
+    rng_state,
+    set_rng_state,
+)
 from data import dataset_path, load_dataset
 from envs.tasks import get_task
 from evaluation import (
-    Episode,
     RolloutSettings,
+    collect_episodes,
     collection_metrics,
     evaluation_metrics,
     exploring_action,
@@ -28,11 +38,16 @@ from online_buffer import OnlineBuffer
 from replay_buffer import Batch, ReplayBuffer
 from rl_gradients import OnPolicyGradient
 from settings import Settings
+from stopping import Stopped, StopSignal
 from trainer import Trainer
+from training_log import Divergence
 from utils import UserError, seed_everything, select_device
 from video import VideoRecorder
 
 EXIT_USER_ERROR = 2
+EXIT_DIVERGED = 3
+# stopped by SIGTERM or SIGINT, with a checkpoint to go on from
+EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
 
 # evaluation environment i has seed i, collecting environment i this much more
@@ -44,14 +59,16 @@ class Experiment:
 
     Args:
         settings: Checked settings.
+        stop: Tells whether the run is to end early.
 
     Raises:
         UserError: the data, the run's folder or the device is not usable. Nothing is written
             before all of them are.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: Callable[[], bool] = lambda: False) -> None:
         self.settings, self.task = settings, get_task(settings.env)
+        self._stop = stop
         self.device = select_device(settings.device, settings.force_device)
         self.budget = settings.max_online_transitions or self.task.spec.online_budget
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
@@ -72,10 +89,14 @@ class Experiment:
         self.iterations = {"pretrain": 0, "online": 0}
         self.phase = ""
         self.transitions = 0
+        # of the iteration under way: what its collecting gave
+        self.collected: dict[str, float] = {}
+        self.best_score = -math.inf
         self.start = time.perf_counter()
         run_dir = create_run_dir(settings)
         state = self._read_checkpoint(run_dir) if settings.resume else None
         self.logger = Logger(run_dir, settings, fingerprint)
+        self.checkpoints = CheckpointStore(run_dir, settings.keep_checkpoints, state)
         if state is not None:
             self._load_state_dict(state)
 
@@ -111,7 +132,12 @@ class Experiment:
         return min(self.budget, held, s.max_online_iters * iteration) + iteration
 
     def run(self) -> None:
-        """Pretrain, fine-tune, leave a checkpoint."""
+        """Pretrain, fine-tune, leave checkpoints.
+
+        Raises:
+            Stopped: early, on request.
+            Divergence: a loss is not finite any more.
+        """
         self._say_hello()
         try:
             self.pretrain()
@@ -139,26 +165,29 @@ class Experiment:
         sample = partial(self.buffer.sample, s.batch_size, s.K, offline=True)
         while self.iterations["pretrain"] < s.max_pretrain_iters:
             self._start_phase("pretrain", *coefficients)
-            metrics = self._train("pretrain", sample, s.num_updates_per_pretrain_iter)
+            metrics = self._train(sample, s.num_updates_per_pretrain_iter)
             metrics |= self.evaluate()
-            self._finish_iteration("pretrain", metrics, save=True)
+            last = self.iterations["pretrain"] + 1 >= s.max_pretrain_iters
+            self._finish_iteration(metrics, last)
 
     def finetune(self) -> None:
         """Collect, add to the replay buffer, train, until the iterations or the budget end."""
         s = self.settings
         sample = partial(self.buffer.sample, s.batch_size, s.K)
-        while self.iterations["online"] < s.max_online_iters and self.transitions < self.budget:
+        while self.iterations["online"] < s.max_online_iters and (
+            self.collected or self.transitions < self.budget
+        ):
             self._start_phase("online", s.actor_rl_coeff, s.actor_sup_coeff)
-            metrics = self.collect()
-            metrics |= self._train(
-                "online", sample, s.num_updates_per_online_iter, self.online_buffer
-            )
+            # an iteration that was stopped in training has collected already
+            self.collected = self.collected or self.collect()
+            metrics = self._train(sample, s.num_updates_per_online_iter, self.online_buffer)
+            metrics |= self.collected
             iteration = self.iterations["online"] + 1
             last = iteration >= s.max_online_iters or self.transitions >= self.budget
-            evaluates = last or iteration % s.eval_interval == 0
-            if evaluates:
+            if last or iteration % s.eval_interval == 0:
                 metrics |= self.evaluate()
-            self._finish_iteration("online", metrics, save=evaluates)
+            self.collected = {}
+            self._finish_iteration(metrics, last)
 
     def collect(self) -> dict[str, float]:
         """Roll out whole episodes until there are enough steps, and add them to the buffer."""
@@ -166,18 +195,20 @@ class Experiment:
         start = time.perf_counter()
         actor.train(s.online_data_mode == "train")
         choose = partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise)
-        episodes: list[Episode] = []
-        steps = 0
-        while not episodes or steps < s.minimum_sapairs_per_iter:
-            episodes += rollout(
-                actor, self.online_envs, self.rollout_settings, s.online_rtg, choose
-            )
-            steps = sum(episode.length for episode in episodes)
-        for episode in episodes:
+        episodes = collect_episodes(
+            actor,
+            self.online_envs,
+            self.rollout_settings,
+            s.online_rtg,
+            choose,
+            s.minimum_sapairs_per_iter,
+        )
+        stored = [episode for episode in episodes if episode.length > 0]
+        for episode in stored:
             self.buffer.add(episode.trajectory)
         if self.online_buffer is not None:
-            self.online_buffer.start_iteration(episodes, actor)
-        self.transitions += steps
+            self.online_buffer.start_iteration(stored, actor)
+        self.transitions += sum(episode.length for episode in stored)
         metrics = collection_metrics(episodes, self.task)
         metrics["time/rollout"] = time.perf_counter() - start
         return metrics
@@ -206,17 +237,18 @@ class Experiment:
         video.save(self.logger.run_dir / "videos" / name)
 
     def _train(
-        self,
-        phase: str,
-        sample: Callable[[], Batch],
-        updates: int,
-        online: OnlineBuffer | None = None,
+        self, sample: Callable[[], Batch], updates: int, online: OnlineBuffer | None = None
     ) -> dict[str, float]:
+        phase = self.phase
         bar = self.logger.progress(updates, f"{phase} {self.iterations[phase] + 1}")
         try:
-            return self.trainer.run_iteration(sample, updates, bar.update, online)
+            metrics = self.trainer.run_iteration(sample, updates, bar.update, online, self._stop)
         finally:
             bar.close()
+        if metrics is None:
+            self._save()
+            raise Stopped
+        return metrics
 
     def _start_phase(self, phase: str, rl_coeff: float, sup_coeff: float) -> None:
         """Once per phase: its coefficients and fresh targets."""
@@ -224,30 +256,77 @@ class Experiment:
             self.phase = phase
             self.trainer.start_phase(rl_coeff, sup_coeff)
 
-    def _finish_iteration(self, phase: str, metrics: dict[str, float], save: bool) -> None:
+    def _finish_iteration(self, metrics: dict[str, float], last: bool) -> None:
+        """Log the iteration, keep what is good, and end here where that is asked for.
+
+        Args:
+            metrics: All of the iteration.
+            last: Whether it is the last one of its phase.
+        """
+        phase = self.phase
         self.iterations[phase] += 1
         metrics["replay/trajectories"] = self.buffer.num_trajectories
         metrics["replay/transitions"] = self.buffer.num_transitions
         metrics["time/total"] = time.perf_counter() - self.start
         self.logger.log(phase, self.iterations[phase], self.transitions, metrics)
-        if save:
-            try:
-                save_checkpoint(self.logger.run_dir, self.state_dict())
-            except OSError as error:
-                self.logger.warning(f"no checkpoint: {error}; the previous one stays")
+        if metrics.get("evaluation/normalized_score", -math.inf) > self.best_score:
+            self._save_best(metrics)
+        if last or self._stop() or self.iterations[phase] % self.settings.checkpoint_interval == 0:
+            self._save()
+        if self._stop():
+            raise Stopped
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that `--resume` needs beside the settings and the offline data."""
+    def _save_best(self, metrics: dict[str, float]) -> None:
+        self.best_score = metrics["evaluation/normalized_score"]
+        state = {
+            **self._identity(),
+            "trainer": {"actor": self.trainer.nets.actor.state_dict()},
+            "evaluation": {k: v for k, v in metrics.items() if k.startswith("evaluation/")},
+        }
+        try:
+            self.checkpoints.save_best(state)
+        except OSError as error:
+            self.logger.warning(f"the best policy was not written: {error}")
+
+    def _save(self) -> None:
+        """Write a checkpoint; where that fails the run goes on with the one before."""
+        state = self.state_dict()
+        stored_from = state["buffer"]["stored_from"]
+        start = max(self.checkpoints.trajectories_written, stored_from)
+        label = f"{self.phase}-{self.iterations[self.phase]}"
+        try:
+            self.checkpoints.save(state, self.buffer.collected(start), label)
+        except OSError as error:
+            self.logger.warning(f"no checkpoint: {error}; the one before stays")
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to, and what its policy needs to act."""
+        settings = self.rollout_settings
         return {
             "env": self.task.name,
             "rl_algo": self.settings.rl_algo,
+            "recurrent": self.settings.recurrent,
             "phase": self.phase,
             "iterations": dict(self.iterations),
             "transitions": self.transitions,
+            "normalization": {
+                "mean": torch.as_tensor(settings.state_mean),
+                "std": torch.as_tensor(settings.state_std),
+            },
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `--resume` needs beside the settings and both kinds of trajectories."""
+        online = self.online_buffer
+        return {
+            **self._identity(),
+            "collected_metrics": dict(self.collected),
+            "best_score": self.best_score,
             "seconds": time.perf_counter() - self.start,
             "rows_logged": self.logger.rows,
             "trainer": self.trainer.state_dict(),
             "buffer": self.buffer.state_dict(),
+            "online_buffer": None if online is None else online.state_dict(),
             "rng": rng_state(),
             "eval_rng": self.eval_envs.rng_states(),
             "online_rng": self.online_envs.rng_states(),
@@ -256,20 +335,27 @@ class Experiment:
     def _read_checkpoint(self, run_dir: Path) -> dict[str, Any]:
         """The state to resume from, refused before anything in the run's folder changes."""
         state = load_checkpoint(run_dir, self.device)
-        for name, ours in (("env", self.task.name), ("rl_algo", self.settings.rl_algo)):
-            if state.get(name) != ours:
+        settings = self.settings
+        ours = {"env": self.task.name, "rl_algo": settings.rl_algo, "recurrent": settings.recurrent}
+        for name, value in ours.items():
+            if state.get(name) != value:
                 raise UserError(
-                    f"--resume: the checkpoint has --{name} {state.get(name)}, not {ours}"
+                    f"--resume: the checkpoint has {name} {state.get(name)}, not {value}"
                 )
+        for name in ("actor", "critic"):
+            check_shapes(getattr(self.trainer.nets, name), state["trainer"][name], name)
         return state
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         self.phase, self.iterations = state["phase"], state["iterations"]
-        self.transitions = state["transitions"]
+        self.transitions, self.collected = state["transitions"], state["collected_metrics"]
+        self.best_score = state["best_score"]
         self.start -= state["seconds"]
         self.logger.rewind(state["rows_logged"])
         self.trainer.load_state_dict(state["trainer"])
-        self.buffer.load_state_dict(state["buffer"])
+        self.buffer.load_state_dict(state["buffer"], state["collected"])
+        if self.online_buffer is not None:
+            self.online_buffer.load_state_dict(state["online_buffer"], self.trainer.nets.actor)
         self.eval_envs.set_rng_states(state["eval_rng"])
         self.online_envs.set_rng_states(state["online_rng"])
         set_rng_state(state["rng"])
@@ -278,17 +364,50 @@ class Experiment:
 def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
     """Run the command line, where wanted with recurrent critics; returns the exit code."""
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    stop = StopSignal()
+    experiment: Experiment | None = None
     try:
         settings = parse_args(argv, recurrent)
         check_settings(settings)
-        Experiment(settings).run()
+        with stop.installed():
+            experiment = Experiment(settings, stop)
+            experiment.run()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USER_ERROR
+    except Divergence as error:
+        sys.stderr.write(f"error: {_explain(error, experiment)}\n")
+        return EXIT_DIVERGED
+    except Stopped:
+        sys.stderr.write(f"stopped; go on with: {_resume_command(experiment)}\n")
+        return EXIT_STOPPED
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write(f"interrupted; go on with: {_resume_command(experiment)}\n")
         return EXIT_INTERRUPTED
     return 0
+
+
+def _resume_command(experiment: Experiment | None) -> str:
+    """What to type to go on from the last checkpoint."""
+    if experiment is None:
+        return "the same command, nothing was written yet"
+    script = "recurrent_main.py" if experiment.settings.recurrent else "main.py"
+    return shlex.join(["python", script, "--resume", str(experiment.logger.run_dir)])
+
+
+def _explain(error: Divergence, experiment: Experiment | None) -> str:
+    """One line on what broke and what to try."""
+    if experiment is None:
+        return f"training diverged: {error}"
+    run_dir, phase = experiment.logger.run_dir, experiment.phase
+    error.write_report(run_dir)
+    flag = error.flag_to_try
+    return (
+        f"training diverged: {error} not finite in {phase} iteration "
+        f"{experiment.iterations[phase] + 1}; {run_dir / error.REPORT} describes the batch; try a "
+        f"--{flag} below {getattr(experiment.settings, flag)}, or go on from the last good "
+        f"checkpoint with: {_resume_command(experiment)}"
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,34 @@ class OnlineBuffer:
         self._log_probs[len(self._rows) - len(new) :] = new
         if self._algorithm.compares_to_old_policy:
             self._old_actor = copy.deepcopy(actor).eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window, as its length, and its numbers: for an iteration that goes on later."""
+        old = self._old_actor
+        return {
+            "length": len(self._rows),
+            "log_probs": self._log_probs,
+            "returns": self._returns,
+            "advantages": self._advantages,
+            "old_actor": None if old is None else old.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], actor: DecisionTransformer) -> None:
+        """Restore `state_dict()` after the replay buffer.
+
+        Args:
+            state: What `state_dict` returned.
+            actor: Any policy of the right shape.
+        """
+        device = self._buffer.device
+        end = self._buffer.newest_rows().stop
+        self._rows = range(end - state["length"], end)
+        self._log_probs = state["log_probs"].to(device)
+        self._returns = state["returns"].to(device)
+        self._advantages = state["advantages"].to(device)
+        if state["old_actor"] is not None:
+            self._old_actor = copy.deepcopy(actor).eval()
+            self._old_actor.load_state_dict(state["old_actor"])
 
     @torch.no_grad()
     def refresh(self, critic: Critic) -> None:

@@ -133,6 +133,8 @@ class ReplayBuffer:
         self._first = max(0, count - capacity)
         # the newest trajectories with this many rows stay in storage after they leave the buffer
         self.keep_transitions = 0
+        # collected trajectories that are not in storage any more
+        self._forgotten = 0
 
     @property
     def num_trajectories(self) -> int:
@@ -231,25 +233,51 @@ class ReplayBuffer:
         return np.array(self._bounds[low + 1 : high + 1]) - 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What was collected: small beside the offline dataset, which is not in it."""
-        first_row = self._bounds[self._offline]
-        rows = {name: x[first_row : self._end].clone() for name, x in self._rows.items()}
-        finals = self._finals[self._offline : len(self._bounds) - 1].clone()
-        bounds = [bound - first_row for bound in self._bounds[self._offline :]]
-        return {"rows": rows, "finals": finals, "bounds": bounds, "first": self._first}
+        """Which collected trajectories are in storage, and which of all the buffer holds.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict()` into a buffer made from the same dataset."""
-        start = self._bounds[self._offline]
-        del self._bounds[self._offline + 1 :]
-        count = len(state["bounds"]) - 1
-        self._grow(rows=state["bounds"][-1], trajectories=count)
-        self._bounds += [start + bound for bound in state["bounds"][1:]]
-        for name, x in state["rows"].items():
-            self._rows[name][start : self._end] = x.to(self.device)
-        self._finals[self._offline : self._offline + count] = state["finals"].to(self.device)
+        Collected trajectories are numbered from the run's start; those in storage are
+        `stored_from` to `total` - 1. The trajectories themselves are read by `collected`.
+        """
+        return {
+            "stored_from": self._forgotten,
+            "total": self._forgotten + len(self._bounds) - 1 - self._offline,
+            "first_held": self._first + (self._forgotten if self._first > self._offline else 0),
+        }
+
+    def collected(self, start: int) -> dict[str, Any]:
+        """Collected trajectories from this number on, which has to be in storage or new.
+
+        Returns:
+            rows: tensors by name, one row per transition; finals: (M, obs_dim); lengths: a list.
+        """
+        first = self._offline + start - self._forgotten
+        bounds = self._bounds[first:]
+        return {
+            "rows": {name: x[bounds[0] : self._end].clone() for name, x in self._rows.items()},
+            "finals": self._finals[first : len(self._bounds) - 1].clone(),
+            "lengths": np.diff(bounds).tolist(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], collected: list[dict[str, Any]]) -> None:
+        """Restore `state_dict()` into a new buffer of the same dataset.
+
+        Args:
+            state: What `state_dict` returned.
+            collected: Parts that `collected` returned, which together are the trajectories
+                `stored_from` to `total` - 1.
+        """
+        for part in collected:
+            rows, count = sum(part["lengths"]), len(part["lengths"])
+            self._grow(rows=rows, trajectories=count)
+            for name, x in part["rows"].items():
+                self._rows[name][self._end : self._end + rows] = x.to(self.device)
+            number = len(self._bounds) - 1
+            self._finals[number : number + count] = part["finals"].to(self.device)
+            self._bounds += (self._end + np.cumsum(part["lengths"], dtype=np.int64)).tolist()
         self._starts[: len(self._bounds)] = torch.tensor(self._bounds, device=self.device)
-        self._first = state["first"]
+        self._forgotten = state["stored_from"]
+        first = state["first_held"]
+        self._first = first - (self._forgotten if first > self._offline else 0)
 
     def _make_room(self, length: int) -> None:
         """See to free space for one more trajectory of this many rows."""
@@ -292,6 +320,7 @@ class ReplayBuffer:
         self._bounds[self._offline + 1 :] = moved
         self._starts[: len(self._bounds)] = torch.tensor(self._bounds, device=self.device)
         self._first += self._offline - first
+        self._forgotten += first - self._offline
 
     def _first_needed(self) -> int:
         """The oldest collected trajectory that the buffer or `keep_transitions` still holds."""

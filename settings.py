@@ -210,6 +210,10 @@ class Settings:
     resume: str = flag("", LOGGING, "folder of an interrupted run: goes on from its last "
         "checkpoint with its recorded settings; flags given beside this one replace them",
         shown_default="a new run")
+    checkpoint_interval: int = flag(10, LOGGING, "iterations between checkpoints; there is one at "
+        "the end of each phase too", within=AT_LEAST_ONE)
+    keep_checkpoints: int = flag(2, LOGGING, "how many of the newest checkpoints stay",
+        within=AT_LEAST_ONE)
     exp_name: str = flag("default", LOGGING, "name of the experiment, part of the run's folder "
         "unless it is 'default'")
     suffix: str = flag("", LOGGING, "appended to the method in the run's folder and name")

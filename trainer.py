@@ -5,69 +5,35 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from critic import Critic, CriticConfig
-from decision_transformer import DecisionTransformer, PolicyOutput, TransformerSize
+from decision_transformer import PolicyOutput
 from decision_transformer.policy import Deterministic
 from envs.tasks import Task
 from lamb import Lamb
+from networks import make_actor, make_critic
 from online_buffer import OnlineBuffer
-from recurrent_critic import RecurrentCritic
 from replay_buffer import Batch
-from rl_gradients import Info, Networks, OnPolicyGradient, RLGradient, make_rl_gradient
+from rl_gradients import Info, Networks, OnPolicyGradient, make_rl_gradient
 from rl_gradients.common import masked_mean
 from settings import Settings
+from training_log import Divergence, RunningMeans
 
 Module = TypeVar("Module", bound=nn.Module)
 
 GRADIENT_CLIP = 0.25
 CRITIC_WEIGHT_DECAY = 0.01
+# batches between looks at the losses: each look waits for the device
+CHECK_INTERVAL = 100
 TEMPERATURE_LR = 1e-4
 
 # what is logged under another name than training/<name>
 _LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
 _SPREAD_NAMES = {"actor_loss": "train_loss_std"}
-
-
-def make_actor(settings: Settings, task: Task) -> DecisionTransformer:
-    """The policy that the settings describe."""
-    size = TransformerSize(
-        embed_dim=settings.embed_dim,
-        n_layer=settings.n_layer,
-        n_head=settings.n_head,
-        activation=settings.activation_function,
-        dropout=settings.dropout,
-    )
-    return DecisionTransformer(
-        task.obs_dim,
-        task.act_dim,
-        size,
-        stochastic=bool(settings.stoc),
-        ordering=bool(settings.ordering),
-        autocast_dtype=torch.bfloat16 if settings.precision == "bf16" else None,
-    )
-
-
-def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:
-    """The critics that the algorithm needs, with LayerNorm where the family has it by default."""
-    default = task.spec.critic_layernorm
-    normalize = {1: True, -1: False}.get(settings.override_layernorm, default)
-    config = CriticConfig(
-        activation=settings.critic_activation,
-        normalization=settings.critic_normalization if normalize else None,
-        time_aware=settings.critic_time_aware,
-        time_dim=settings.critic_time_dim,
-    )
-    make: Callable[..., Critic] = Critic
-    if settings.recurrent:
-        make = partial(RecurrentCritic, arch=settings.arch)
-    return make(task.obs_dim, task.act_dim, config, num_q=algorithm.num_q, with_v=algorithm.with_v)
 
 
 def supervised_loss(
@@ -90,40 +56,6 @@ def supervised_loss(
     nll = -masked_mean(policy.log_prob(batch.actions), batch.mask)
     loss = nll if entropy is None else nll - entropy_weight * entropy
     return loss, {"nll": nll.detach()}
-
-
-class RunningMeans:
-    """Means and deviations of 0-d tensors by name, summed up on their device.
-
-    Nothing is read on the host before `read`. Sums rather than lists: thousands of small tensors
-    that outlive an update would fragment the memory it works in.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, info: Info) -> None:
-        """Count one value of each name."""
-        for name, value in info.items():
-            if name not in self._sums:
-                zero = torch.zeros((), dtype=torch.float64, device=value.device)
-                self._sums[name] = (zero, zero.clone())
-            total, squares = self._sums[name]
-            total.add_(value)
-            squares.addcmul_(value.double(), value.double())
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def read(self) -> dict[str, tuple[float, float]]:
-        """Mean and (population) standard deviation of each name; starts anew."""
-        out = {}
-        for name, count in self._counts.items():
-            mean, square = (total.item() / count for total in self._sums[name])
-            out[name] = (mean, max(square - mean * mean, 0.0) ** 0.5)
-            for total in self._sums[name]:
-                total.zero_()
-        self._counts.clear()
-        return out
 
 
 class Trainer:
@@ -163,6 +95,9 @@ class Trainer:
         self.actor_updates = 0
         self.rl_coeff, self.sup_coeff = 0.0, 1.0
         self.phase_iterations = 0
+        # progress of an iteration under way: batches, and seconds before an interruption
+        self.tick, self._seconds = 0, 0.0
+        self._batch: Batch | None = None
         self._means = RunningMeans()
 
     def noise(self, shape: Sequence[int]) -> Tensor:
@@ -185,7 +120,8 @@ class Trainer:
         num_updates: int,
         on_update: Callable[[], object] = lambda: None,
         online: OnlineBuffer | None = None,
-    ) -> dict[str, float]:
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> dict[str, float] | None:
         """`num_updates` actor updates, with `--num_actor_update_interval` critic updates each.
 
         Args:
@@ -193,47 +129,68 @@ class Trainer:
             num_updates: Number of actor updates.
             on_update: Called after each, for a progress bar.
             online: What PPO and AWR learn from, beside the batches of the supervised loss.
+            stop_requested: Asked before each batch; the iteration then ends early, and the next
+                call goes on where it was.
 
         Returns:
-            Means over the iteration, by the names of docs/METRICS.md.
+            Means over the iteration, by the names of docs/METRICS.md; None if it ended early.
+
+        Raises:
+            Divergence: a loss is not finite any more.
         """
         start = time.perf_counter()
         self.nets.actor.train()
-        if online is None:
-            interval = self.settings.num_actor_update_interval
-            for i in range(num_updates * interval):
-                self.update(sample(), with_actor=i % interval == 0)
-                if i % interval == 0:
-                    on_update()
-        else:
-            self._run_online_buffer(sample, num_updates, on_update, online)
+        for tick in range(self.tick, self._num_ticks(num_updates, online)):
+            if stop_requested():
+                self._seconds += time.perf_counter() - start
+                return None
+            if online is None:
+                updated_actor = self._tick(tick, sample)
+            else:
+                updated_actor = self._online_tick(tick, num_updates, sample, online)
+            self.tick = tick + 1
+            if updated_actor:
+                on_update()
+            if self.tick % CHECK_INTERVAL == 0:
+                self._check_finite()
+        self._check_finite()
         self.phase_iterations += 1
         metrics = self._read_logged()
-        seconds = time.perf_counter() - start
+        seconds = self._seconds + time.perf_counter() - start
         metrics["time/training"] = seconds
         metrics["time/updates_per_second"] = num_updates / seconds if num_updates else 0.0
+        self.tick, self._seconds = 0, 0.0
         return metrics
 
-    def _run_online_buffer(
-        self,
-        sample: Callable[[], Batch],
-        num_updates: int,
-        on_update: Callable[[], object],
-        online: OnlineBuffer,
-    ) -> None:
+    def _num_ticks(self, num_updates: int, online: OnlineBuffer | None) -> int:
+        """Batches of an iteration: what an interrupted one counts its progress in."""
+        if online is None:
+            return num_updates * self.settings.num_actor_update_interval
+        return num_updates * (2 if online.critic_first else 1)
+
+    def _tick(self, tick: int, sample: Callable[[], Batch]) -> bool:
+        with_actor = tick % self.settings.num_actor_update_interval == 0
+        self.update(sample(), with_actor)
+        return with_actor
+
+    def _online_tick(
+        self, tick: int, num_updates: int, sample: Callable[[], Batch], online: OnlineBuffer
+    ) -> bool:
         """Critic and actor in turn on online batches, or first the one and then the other."""
-        online.refresh(self.nets.critic)
-        critic_first = online.critic_first
-        if critic_first:
-            for _ in range(num_updates):
-                self.update_critic(online.sample())
+        if tick == 0 or (online.critic_first and tick == num_updates):
             online.refresh(self.nets.critic)
-        for _ in range(num_updates):
-            batch = online.sample()
-            if not critic_first:
-                self.update_critic(batch)
-            self.update_actor(sample(), batch)
-            on_update()
+        batch = online.sample()
+        if not online.critic_first or tick < num_updates:
+            self.update_critic(batch)
+        if online.critic_first and tick < num_updates:
+            return False
+        self.update_actor(sample(), batch)
+        return True
+
+    def _check_finite(self) -> None:
+        broken = self._means.not_finite()
+        if broken:
+            raise Divergence(broken, self._batch)
 
     def update(self, batch: Batch, with_actor: bool) -> None:
         """One critic update; where due also the actor on the same batch, and then the targets."""
@@ -243,6 +200,8 @@ class Trainer:
             self.update_targets()
 
     def update_critic(self, batch: Batch) -> None:
+        """One step on the critic's loss."""
+        self._batch = batch
         loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
@@ -366,6 +325,9 @@ class Trainer:
             "rl_coeff": self.rl_coeff,
             "sup_coeff": self.sup_coeff,
             "phase_iterations": self.phase_iterations,
+            "tick": self.tick,
+            "seconds": self._seconds,
+            "means": self._means.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -379,6 +341,8 @@ class Trainer:
         self.actor_updates = state["actor_updates"]
         self.rl_coeff, self.sup_coeff = state["rl_coeff"], state["sup_coeff"]
         self.phase_iterations = state["phase_iterations"]
+        self.tick, self._seconds = state["tick"], state["seconds"]
+        self._means.load_state_dict(state["means"])
 
 
 def _target(module: Module) -> Module:

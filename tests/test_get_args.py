@@ -39,6 +39,8 @@ OWN_FLAGS = {
     "wandb_entity": ("str", ""),
     "wandb_project": ("str", "odt-rl-gradients"),
     "data_dir": ("str", str(ROOT / "data")),
+    "checkpoint_interval": ("int", 10),
+    "keep_checkpoints": ("int", 2),
 }
 ODT = "--actor_rl_coeff 0 --use_entropy_reg 1 --stoc 1 --actor_sup_coeff 1"
 TD3 = "--actor_rl_coeff 0.1 --use_entropy_reg 0 --stoc 0 --actor_sup_coeff 0"

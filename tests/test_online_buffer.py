@@ -31,7 +31,14 @@ def algorithm(**given):
 def collected(lengths, seed=50):
     """Finished episodes with known log-probabilities."""
     return [
-        Episode(episode(n, seed + i), 0.0, False, None, 100.0 * i + np.arange(n))
+        Episode(
+            episode(n, seed + i),
+            raw_return=0.0,
+            reached_horizon=False,
+            success=None,
+            faulted=False,
+            log_probs=100.0 * i + np.arange(n),
+        )
         for i, n in enumerate(lengths)
     ]
 

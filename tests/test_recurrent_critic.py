@@ -209,16 +209,20 @@ def test_a_run_goes_on_where_it_was_interrupted(data_dir, tmp_path, arch, method
 
 
 @pytest.mark.usefixtures("short_horizons")
+def contents(run_dir):
+    return {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+
 def test_the_other_entry_point_does_not_go_on_with_a_run(data_dir, tmp_path, capsys):
     for recurrent, program in ((True, "recurrent_main.py"), (False, "main.py")):
         run_dir = tmp_path / program
         flags = [*DETERMINISTIC, "--max_online_iters", "0"]
         assert run(data_dir, run_dir, *flags, recurrent=recurrent) == 0
-        before = {path: path.read_bytes() for path in run_dir.iterdir()}
+        before = contents(run_dir)
         capsys.readouterr()
         said = refusal(capsys, main(["--resume", str(run_dir)], not recurrent))
         assert said.endswith(f"use {program}\n")
-        assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
+        assert contents(run_dir) == before
     said = refusal(
         capsys, main(["--resume", str(tmp_path / "recurrent_main.py"), "--arch", "LSTM"], True)
     )

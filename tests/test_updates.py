@@ -18,6 +18,7 @@ from settings import Settings
 from tests.conftest import GOLDEN
 from tests.golden_weights import golden_critic_state, golden_weights, load_critic, load_policy
 from trainer import Trainer
+from training_log import RunningMeans
 
 OBS, ACT = 5, 2
 FILES = {path.stem: path for path in sorted(GOLDEN.glob("update_*.npz"))}
@@ -155,7 +156,7 @@ def test_updates_equal_golden(stem, monkeypatch):
 
 
 def test_running_means():
-    means = trainer_module.RunningMeans()
+    means = RunningMeans()
     for value in (1.0, 2.0, 6.0):
         means.add({"a": torch.tensor(value)})
     means.add({"b": torch.tensor(5.0)})

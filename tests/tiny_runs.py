@@ -6,12 +6,13 @@ import shlex
 import pytest
 import torch
 
-from checkpoint import CHECKPOINT_FILE
+from checkpoint import load_checkpoint
 from main import Experiment, main
 
 TINY = shlex.split(
     "--device cpu --embed_dim 16 --n_layer 2 --n_head 2 --batch_size 8 --log_to_tb 0 "
-    "--num_updates_per_pretrain_iter 4 --num_updates_per_online_iter 3 --num_eval_episodes 2"
+    "--checkpoint_interval 1 --num_updates_per_pretrain_iter 4 --num_updates_per_online_iter 3 "
+    "--num_eval_episodes 2"
 )
 DETERMINISTIC = shlex.split("--stoc 0 --use_entropy_reg 0")
 ODT = shlex.split("--stoc 1 --use_entropy_reg 1 --actor_rl_coeff 0")
@@ -46,7 +47,7 @@ def metrics_of(run_dir):
 
 
 def weights_of(run_dir):
-    state = torch.load(run_dir / CHECKPOINT_FILE, weights_only=True)["trainer"]
+    state = load_checkpoint(run_dir, "cpu")["trainer"]
     return {**state["actor"], **{f"critic.{k}": v for k, v in state["critic_target"].items()}}
 
 
