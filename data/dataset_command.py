@@ -11,6 +11,7 @@ from dataset_file import open_dataset
 from envs.tasks import TASKS, Task, get_task
 from fetch import Unreachable, download
 from generate import generate, recipe
+from sac_recipe import MAX_TRAINING_STEPS, is_replay
 from trajectory_split import GYM_FAMILIES
 from utils import UserError
 
@@ -65,9 +66,13 @@ def parse_args(script: str, own: list[Task], argv: Sequence[str] | None) -> argp
                         help="download the published file, or make one by the published recipe "
                              "where that is possible (default: d4rl)")  # fmt: skip
     parser.add_argument("--steps", type=int,
-                        help="rows to generate (default: as many as published)")  # fmt: skip
+                        help="rows to generate (default: as many as published); medium-replay "
+                             "always has as many as its training took")  # fmt: skip
     parser.add_argument("--policy", type=Path, metavar="FILE",
                         help="behaviour policy (.npz) for antmaze and Adroit expert")  # fmt: skip
+    parser.add_argument("--max_training_steps", type=int, metavar="N",
+                        help="where SAC has to be trained first (gym medium, medium-replay): give "
+                             f"up after N steps (default: {MAX_TRAINING_STEPS:,})")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of what is generated")
     parser.add_argument("--data_dir", type=Path, default=Path(__file__).resolve().parent,
                         help="where the files go (default: the folder of this script)")  # fmt: skip
@@ -76,11 +81,12 @@ def parse_args(script: str, own: list[Task], argv: Sequence[str] | None) -> argp
 
 def select_tasks(script: str, own: list[Task], args: argparse.Namespace) -> list[Task]:
     """The tasks that were asked for, each once, after checking the other options."""
-    for option in ("steps", "policy"):
-        if getattr(args, option) is not None and args.source != "generate":
+    for option in ("steps", "policy", "max_training_steps"):
+        value = getattr(args, option)
+        if value is not None and args.source != "generate":
             raise UserError(f"--{option}: only with --source generate; downloads are whole files")
-    if args.steps is not None and args.steps < 1:
-        raise UserError(f"--steps {args.steps}: must be at least 1")
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"--{option} {value}: must be at least 1")
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must not be negative")
     if not args.only:
@@ -94,6 +100,9 @@ def select_tasks(script: str, own: list[Task], args: argparse.Namespace) -> list
         if task not in own:
             raise UserError(f"--only {name}: {task.spec.script} gets this one, not {script}")
         tasks.append(task)
+    if args.steps is not None and all(map(is_replay, tasks)):
+        raise UserError(f"--steps: {tasks[0].name} has as many rows as its training took; leave "
+                        "out --steps")  # fmt: skip
     return list(dict.fromkeys(tasks))
 
 
@@ -108,7 +117,10 @@ def get_one(task: Task, args: argparse.Namespace) -> None:
         except UserError as error:
             print(f"{error} -- replacing it")
     if args.source == "generate":
-        generate(task, path, steps=args.steps, seed=args.seed, policy=args.policy)
+        generate(
+            task, path, steps=args.steps, seed=args.seed, policy=args.policy,
+            max_training_steps=args.max_training_steps or MAX_TRAINING_STEPS,
+        )  # fmt: skip
     else:
         fetch_published(task, path)
     print(f"{task.name}: {check_file(path, task):,} rows, {path.stat().st_size / 2**20:.1f} MiB")
@@ -149,8 +161,9 @@ def fetch_published(task: Task, path: Path) -> None:
     try:
         download(task.url, path, lambda part: check_published(part, task))
     except UserError as error:
-        other = f"or put a copy at {path}"
+        other = f"put a copy at {path}"
         if recipe(task) is not None:
             policy = " --policy FILE" if recipe(task) == "policy" else ""
-            other = f"or make the data here: --source generate --only {task.name}{policy}"
-        raise type(error)(f"{error}; try again later, {other}") from None
+            first = " (it trains SAC first)" if recipe(task) == "sac" else ""
+            other += f", or make the data here{first}: --source generate --only {task.name}{policy}"
+        raise type(error)(f"{error}; try again later, or {other}") from None

@@ -16,6 +16,8 @@ from envs.registration import make
 from envs.tasks import Task
 from episodes import Actor, AntWalker, HandActor, RandomActor, episode_rows
 from maze_recipe import planner_rows
+from sac_recipe import MAX_TRAINING_STEPS, is_replay, sac_attributes, sac_rows, trained
+from trajectory_split import GYM_FAMILIES
 from utils import UserError
 
 
@@ -25,6 +27,8 @@ def recipe(task: Task) -> str | None:
         return "planner"
     if task.name.endswith("-random-v2"):
         return "random"
+    if task.family in GYM_FAMILIES:
+        return "sac"
     if task.family == "antmaze" or task.name.endswith("-expert-v1"):
         return "policy"
     return None
@@ -34,9 +38,7 @@ def why_not(task: Task) -> str:
     """What a dataset without a recipe is made of."""
     if task.name.endswith("-human-v1"):
         return "it holds human demonstrations"
-    if task.name.endswith("-cloned-v1"):
-        return "it holds a policy cloned from human demonstrations, and these"
-    return "it takes the SAC agent that was trained for it"
+    return "it holds a policy cloned from human demonstrations, and these"
 
 
 def default_steps(task: Task) -> int:
@@ -45,15 +47,22 @@ def default_steps(task: Task) -> int:
 
 
 def generate(
-    task: Task, path: Path, *, steps: int | None, seed: int, policy: Path | None = None
+    task: Task,
+    path: Path,
+    *,
+    steps: int | None,
+    seed: int,
+    policy: Path | None = None,
+    max_training_steps: int = MAX_TRAINING_STEPS,
 ) -> None:
     """Write `path` with `steps` rows (by default as many as published), determined by `seed`.
 
     Args:
         policy: The behaviour policy's file, for recipes that need one.
+        max_training_steps: After how many steps a recipe that trains an agent gives up.
 
     Raises:
-        UserError: the task has no recipe, or its policy is missing or unfit.
+        UserError: the task has no recipe, its policy is missing or unfit, or training fails.
     """
     name = recipe(task)
     if name is None:
@@ -72,7 +81,14 @@ def generate(
     }
     if policy is not None:
         attributes["policy"] = policy.name
-    write_dataset(path, _rows(task, steps, seed, policy), steps, attributes)
+    if name == "sac":
+        training = trained(task, path.parent, seed, max_training_steps)
+        steps = training.steps if is_replay(task) else steps
+        attributes |= sac_attributes(task, training)
+        rows = sac_rows(task, training, steps, seed)
+    else:
+        rows = _rows(task, steps, seed, policy)
+    write_dataset(path, rows, steps, attributes)
 
 
 def _rows(task: Task, steps: int, seed: int, policy: Path | None) -> Iterator[Block]:

@@ -94,18 +94,33 @@ def test_a_data_dir_that_cannot_be_made(tmp_path, capsys):
 
 
 def test_tasks_that_cannot_be_generated(tmp_path, capsys):
-    """One line each; what can be generated is, all the same."""
+    options = ["--source", "generate", "--steps", "40"]
+    names = ["pen-human-v1", "door-cloned-v1"]
+    for name in names:
+        options += ["--only", name]
+    assert run("download_advanced.py", *options, folder=tmp_path) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for line, name in zip(lines, names, strict=True):
+        assert line.startswith(f"{name}: cannot be generated")
+        assert "--source d4rl" in line
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_an_optional_package(tmp_path, capsys, monkeypatch):
+    """One line for each dataset that needs it; the others are made all the same."""
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    monkeypatch.delitem(sys.modules, "sac_training", raising=False)
     options = ["--source", "generate", "--steps", "40"]
     names = ["hopper-medium-v2", "hopper-medium-replay-v2", "hopper-random-v2"]
     for name in names:
         options += ["--only", name]
     assert run(GYM, *options, folder=tmp_path) == 2
-    output = capsys.readouterr()
-    lines = output.err.splitlines()
-    assert len(lines) == 2
-    for line, name in zip(lines, names, strict=False):
-        assert line.startswith(f"{name}: cannot be generated")
-        assert "--source d4rl" in line
+    lines = capsys.readouterr().err.splitlines()
+    for line, name in zip(lines, names[:2], strict=True):
+        assert line == (
+            f"{name}: training SAC needs stable_baselines3, which is not installed; "
+            "pip install -r requirements-optional.txt"
+        )
     assert [file.name for file in tmp_path.iterdir()] == ["hopper-random-v2.hdf5"]
 
 

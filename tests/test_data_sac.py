@@ -1,0 +1,338 @@
+"""Datasets of a SAC agent: one training, its rows, its level, and going on after interruptions."""
+
+import itertools
+import shutil
+import sys
+from dataclasses import replace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from tqdm import tqdm
+
+from data import load_dataset
+from envs import tasks
+from envs.registration import make
+from envs.tasks import get_task
+from tests.conftest import ROOT, shared_file
+from utils import UserError, seed_everything
+
+sys.path.append(str(ROOT / "data"))
+
+import dataset_command
+import generate
+
+pytest.importorskip("stable_baselines3")
+
+import sac_training
+from sac_training import SacTraining
+
+SCRIPT = "download_gym_datasets.py"
+MEDIUM, REPLAY = "hopper-medium-v2", "hopper-medium-replay-v2"
+FOLDER = "hopper-sac-seed0.training"
+# the steps after which the policy counts as good enough
+ENOUGH = 150
+MEASURE = SacTraining._score
+
+
+def score(training, episodes):
+    """Draws as many numbers as the real one."""
+    return MEASURE(training, episodes) + 1000 * (training.steps >= ENOUGH)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    """Short episodes, small batches, frequent evaluations, and a level of ENOUGH steps."""
+    sizes = {"LEARNING_STARTS": 100, "BATCH_SIZE": 4, "EVAL_INTERVAL": 45}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, task in tasks.TASKS.items():
+            patch.setitem(tasks.TASKS, name, replace(task, horizon=25))
+        for name, value in {**sizes, "EVAL_EPISODES": 2, "CONFIRMING_EPISODES": 3}.items():
+            patch.setattr(sac_training, name, value)
+        patch.setattr(SacTraining, "_score", score)
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(tiny, tmp_path_factory):
+    """A folder in which both datasets were made without interruption; not to be changed."""
+    folder = tmp_path_factory.mktemp("straight")
+    for name, steps in ((REPLAY, None), (MEDIUM, 1000)):
+        made(folder, name, steps=steps)
+    return folder
+
+
+@pytest.fixture
+def finished(straight, tmp_path):
+    """A folder with a finished training, without datasets."""
+    shutil.copytree(straight / FOLDER, tmp_path / FOLDER)
+    return tmp_path
+
+
+def run(folder, *options):
+    """What the script does in this process: exit code."""
+    return dataset_command.main(
+        SCRIPT, ["--source", "generate", "--data_dir", str(folder), *options]
+    )
+
+
+def made(folder, name=REPLAY, *, seed=0, steps=None):
+    """The arrays of a generated dataset."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.hdf5"
+    generate.generate(get_task(name), path, steps=steps, seed=seed)
+    return read(folder, name)
+
+
+def read(folder, name=REPLAY):
+    with h5py.File(folder / f"{name}.hdf5") as file:
+        return {key: file[key][...] for key in file}
+
+
+def assert_equal(first, second):
+    assert set(first) == set(second)
+    for key, array in first.items():
+        np.testing.assert_array_equal(array, second[key])
+
+
+def test_both_datasets_come_from_one_training(tmp_path, capsys):
+    assert run(tmp_path, "--only", MEDIUM, "--only", REPLAY, "--steps", "150") == 0
+    evaluations = [line for line in capsys.readouterr().out.splitlines() if "of 44.32" in line]
+    assert len(evaluations) == len({line.split()[2] for line in evaluations}) == 3
+    attributes = {}
+    for name in (MEDIUM, REPLAY):
+        dataset = load_dataset(tmp_path / f"{name}.hdf5", get_task(name))
+        assert (dataset.lengths <= 25).all()
+        with h5py.File(tmp_path / f"{name}.hdf5") as file:
+            attributes[name] = dict(file.attrs)
+            rows = len(file["rewards"])
+        assert rows == (150 if name == MEDIUM else attributes[name]["training_steps"])
+    assert attributes[MEDIUM].pop("task") == MEDIUM
+    assert attributes[REPLAY].pop("task") == REPLAY
+    assert attributes[MEDIUM] == attributes[REPLAY]
+    assert attributes[MEDIUM]["recipe"] == "sac"
+    assert ENOUGH <= attributes[MEDIUM]["training_steps"] < ENOUGH + 90
+    score = tasks.TASKS[MEDIUM].normalized_score(attributes[MEDIUM]["reached_return"])
+    assert score == pytest.approx(attributes[MEDIUM]["reached_score"])
+    assert attributes[MEDIUM]["reached_score"] >= 44.32
+
+
+@pytest.mark.parametrize("name", [MEDIUM, REPLAY])
+def test_has_the_form_of_published_files(straight, name):
+    arrays = read(straight, name)
+    with h5py.File(shared_file(f"data/{name}.hdf5")) as real:
+        assert set(real) == set(arrays)
+        for key, array in arrays.items():
+            assert real[key].dtype == array.dtype
+            assert real[key].shape[1:] == array.shape[1:]
+
+
+def test_replay_rows_are_what_the_environment_did(straight):
+    """In the order of collection: each transition is replayed from the file's actions."""
+    arrays = read(straight)
+    env = make(get_task(REPLAY))
+    env.reset(seed=0)
+    obs, _ = env.reset()
+    length = 0
+    for row, action in enumerate(arrays["actions"]):
+        np.testing.assert_array_equal(arrays["observations"][row], obs.astype(np.float32))
+        obs, reward, terminated = env.advance(action.astype(float))
+        length += 1
+        np.testing.assert_array_equal(arrays["next_observations"][row], obs.astype(np.float32))
+        assert arrays["rewards"][row] == np.float32(reward)
+        assert arrays["terminals"][row] == terminated
+        assert arrays["timeouts"][row] == (length == 25 and not terminated)
+        if terminated or length == 25:
+            obs, _ = env.reset()
+            length = 0
+    assert length == 0
+    assert arrays["terminals"].any()
+    assert arrays["timeouts"].any()
+
+
+def test_medium_rows_are_samples_of_the_policy(straight):
+    arrays = read(straight, MEDIUM)
+    training = SacTraining(get_task(MEDIUM), straight / FOLDER, 0, 1000)
+    observations = torch.as_tensor(arrays["observations"])
+    with torch.no_grad():
+        mean, log_std, _ = training.model.actor.get_action_dist_params(observations)
+    samples = np.arctanh(arrays["actions"].astype(float).clip(-1 + 1e-6, 1 - 1e-6))
+    noise = (samples - mean.numpy()) / log_std.exp().numpy()
+    assert abs(noise.mean()) < 0.1  # 5 standard errors
+    assert abs(noise.std() - 1) < 0.07
+    assert np.flatnonzero(arrays["terminals"] | arrays["timeouts"]).size >= 1000 // 25
+
+
+@pytest.mark.parametrize("family", ["halfcheetah", "walker2d", "ant"])
+def test_other_environments(tmp_path, family):
+    arrays = made(tmp_path, f"{family}-medium-replay-v2")
+    assert np.isfinite(arrays["next_observations"]).all()
+    assert len(arrays["rewards"]) >= ENOUGH
+
+
+def test_deterministic_by_seed(straight, tmp_path):
+    first = read(straight)
+    assert_equal(first, made(tmp_path / "again"))
+    other = made(tmp_path / "other", seed=1)
+    assert not np.isclose(first["actions"][:ENOUGH], other["actions"][:ENOUGH]).all(axis=1).any()
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("moment", ["collect", "evaluate", "save"])
+    def test_an_interruption_changes_nothing(self, straight, tmp_path, monkeypatch, moment):
+        """Neither the rows collected after it, nor the policy."""
+        work, calls = getattr(SacTraining, moment), itertools.count(1)
+
+        def interrupted(*args):
+            if next(calls) == 3:
+                raise KeyboardInterrupt
+            return work(*args)
+
+        broken = tmp_path / "broken"
+        with monkeypatch.context() as patch:
+            patch.setattr(SacTraining, moment, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                made(broken)
+        assert [file.name for file in broken.iterdir()] == [FOLDER]
+        seed_everything(99)
+        assert_equal(read(straight), made(broken))
+        assert_equal(read(straight, MEDIUM), made(broken, MEDIUM, steps=1000))
+
+    def test_an_interruption_between_rows_and_state(self, straight, tmp_path, monkeypatch):
+        save = torch.save
+
+        def interrupted(state, file):
+            if len(state["history"]) == 3:
+                raise KeyboardInterrupt
+            save(state, file)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                made(tmp_path / "broken")
+        assert_equal(read(straight), made(tmp_path / "broken"))
+
+    def test_after_too_few_steps(self, tmp_path, capsys):
+        """The line says how far it came; more steps go on from there."""
+        options = ["--only", REPLAY, "--max_training_steps"]
+        assert run(tmp_path, *options, "100") == 2
+        output = capsys.readouterr()
+        (line,) = output.err.splitlines()
+        first, *_ = output.out.splitlines()
+        assert line.startswith(f"{REPLAY}: SAC scores ")
+        assert "44.32" in line
+        assert "--max_training_steps" in line
+        assert [file.name for file in tmp_path.iterdir()] == [FOLDER]
+        assert run(tmp_path, *options, "100") == 2
+        assert capsys.readouterr().out == ""  # nothing more was trained
+        assert run(tmp_path, *options, "1000") == 0
+        assert first not in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "fault", ["checkpoint", "state", "history", "absent", "rows", "pickle"]
+    )
+    def test_a_damaged_training(self, finished, fault):
+        folder = finished / FOLDER
+        rows = sorted(folder.glob("rows-*"))[0]
+        checkpoint = folder / "state.pt"
+        if fault == "checkpoint":
+            checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+        elif fault == "state":
+            torch.save({"history": [(60, 0.0)]}, checkpoint)
+        elif fault == "history":
+            torch.save({"history": [3]}, checkpoint)
+        elif fault == "absent":
+            rows.unlink()
+        elif fault == "rows":
+            rows.write_bytes(rows.read_bytes()[:500])
+        else:
+            objects: Any = dict.fromkeys(np.load(rows), np.array([{}], object))
+            np.savez(rows, **objects)
+        with pytest.raises(UserError) as error:
+            made(finished, MEDIUM, steps=10)
+        assert str(error.value).startswith(str(folder))
+        assert "\n" not in str(error.value)
+        assert not (finished / f"{MEDIUM}.hdf5").exists()
+
+    def test_a_training_of_another_environment(self, finished):
+        (finished / FOLDER).rename(finished / "ant-sac-seed0.training")
+        with pytest.raises(UserError, match=r"ant-sac-seed0\.training: this training cannot go on"):
+            made(finished, "ant-medium-v2")
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path):
+        (tmp_path / FOLDER).touch()
+        with pytest.raises(UserError, match="cannot be written"):
+            made(tmp_path)
+
+
+class TestTraining:
+    @pytest.fixture
+    def training(self, tmp_path):
+        return SacTraining(get_task(MEDIUM), tmp_path / FOLDER, 0, 1000)
+
+    def test_random_at_first_then_learns(self, training):
+        weight = training.model.policy.actor.mu.weight
+        before = weight.detach().clone()
+        training.collect(1, tqdm(disable=True))
+        assert training.steps <= 25  # to the end of the episode
+        assert (before == weight).all()
+        training.collect(ENOUGH, tqdm(disable=True))
+        assert (before != weight).any()
+
+    def test_values_go_on_beyond_time_limits(self, training):
+        training.collect(200, tqdm(disable=True))
+        rows, buffer = training.rows(0, training.steps), training.model.replay_buffer
+        samples = buffer._get_samples(np.arange(training.steps))
+        np.testing.assert_array_equal(samples.dones[:, 0].numpy() > 0, rows["terminals"])
+        assert rows["timeouts"].any()
+        assert not (rows["timeouts"] & rows["terminals"]).any()
+
+    def test_score_is_the_mean_over_episodes(self, training, monkeypatch):
+        task = get_task(MEDIUM)
+        monkeypatch.setattr(training, "act", lambda obs: 0.3 * np.ones((len(obs), 3)))
+        measured = MEASURE(training, 4)
+        returns = []
+        for seed in np.random.default_rng([0, 0, 4]).integers(2**31, size=4).tolist():
+            env = make(task)
+            env.reset(seed=seed)
+            returns.append(0.0)
+            for _ in range(task.horizon):
+                _, reward, terminated = env.advance(np.full(3, 0.3))
+                returns[-1] += reward
+                if terminated:
+                    break
+        assert measured == pytest.approx(task.normalized_score(sum(returns) / 4))
+
+    def test_a_lucky_evaluation_is_not_the_level(self, training, monkeypatch):
+        luck = {2: 50.0, 3: 40.0}
+        monkeypatch.setattr(SacTraining, "_score", lambda _, episodes: luck[episodes])
+        training.evaluate()
+        assert not training.reached
+        luck[3] = 45.0
+        training.evaluate()
+        assert training.reached
+        assert [score for _, score in training.history] == [40.0, 45.0]
+
+    def test_the_level_is_that_of_the_medium_dataset(self, tmp_path, monkeypatch):
+        for name in (MEDIUM, REPLAY):
+            assert SacTraining(get_task(name), tmp_path, 0, 10).level == 44.32
+        easier = replace(get_task(MEDIUM), published_score=-1000.0)
+        monkeypatch.setitem(tasks.TASKS, MEDIUM, easier)
+        assert len(made(tmp_path)["rewards"]) < 90
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max_training_steps", "0"], "--max_training_steps 0: must be at least 1"),
+        (["--only", REPLAY, "--steps", "9"], f"--steps: {REPLAY} has as many rows as"),
+        (["--only", MEDIUM, "--policy", "x.npz"], f"{MEDIUM}: its recipe uses no policy"),
+    ],
+)
+def test_bad_options(tmp_path, capsys, options, message):
+    assert run(tmp_path, *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+    assert not any(tmp_path.iterdir())
