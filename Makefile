@@ -12,7 +12,10 @@ RUN_ARGS ?= --device cpu --embed_dim 64 --n_layer 2 --n_head 2 --K 2 --eval_cont
 	--num_updates_per_online_iter 200 --eval_interval 4 --minimum_sapairs_per_iter 1000
 
 PYTHON ?= python3
+# a Python 3.8 to 3.10, for the original engine
+LEGACY_PYTHON ?= python3.10
 VENV := .venv
+LEGACY := .venv-legacy
 BIN := $(VENV)/bin/python
 PIP := $(BIN) -m pip install --quiet --disable-pip-version-check
 # everything that `make run` makes; one folder of data per size, one of results per call
@@ -21,12 +24,14 @@ RUN_DATA := $(RUN_DIR)/data_$(RUN_STEPS)
 RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
 
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint format clean
+.PHONY: help setup legacy run test lint format clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
 setup: $(VENV)/.runtime ## make .venv with what training needs
+
+legacy: $(LEGACY)/.installed ## make .venv-legacy with the original engine, for --env_backend d4rl
 
 run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tune online, plot the learning curve
 	@dir="$(RUN_DIR)/$$(date +%Y%m%d-%H%M%S)" && set -x && \
@@ -47,7 +52,7 @@ format: $(VENV)/.development ## bring the code into its format
 	$(BIN) -m ruff format .
 
 clean: ## remove .venv and caches; datasets and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEGACY) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_FILE): | $(VENV)/.runtime
@@ -63,4 +68,17 @@ $(VENV)/.runtime: requirements.txt
 
 $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(LEGACY)/.installed: requirements-legacy.txt
+	@$(LEGACY_PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 10))' || \
+		{ echo "error: Python 3.8 to 3.10 is needed; name one with make legacy LEGACY_PYTHON=..."; exit 1; }
+	test -x $(LEGACY)/bin/python || $(LEGACY_PYTHON) -m venv $(LEGACY)
+	$(LEGACY)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(LEGACY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps d4rl==1.1
+	@echo "compiling mujoco-py (minutes)"
+	@PATH="$(abspath $(LEGACY)/bin):$$PATH" $(LEGACY)/bin/python -I -c 'import mujoco_py' \
+		>$(LEGACY)/compile.log 2>&1 || { tail -n 5 $(LEGACY)/compile.log; \
+		echo "error: mujoco-py does not compile ($(LEGACY)/compile.log); it needs gcc and the headers of" \
+			"OSMesa and OpenGL (Debian: apt install gcc libosmesa6-dev libgl1-mesa-dev)"; exit 1; }
 	@touch $@
