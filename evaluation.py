@@ -21,12 +21,17 @@ from decision_transformer.policy import clamp_action
 from delayedreward import RewardDelayer
 from envs.tasks import Task
 from replay_buffer import Trajectory
+from utils import UserError
+
+# rollouts in a row without a single step before collecting gives up
+_MOST_FRUITLESS = 10
 
 
 class Environments(Protocol):
     """What a rollout needs of `envs.EnvVector`."""
 
     num_envs: int
+    faulted: np.ndarray
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray: ...
 
@@ -65,6 +70,8 @@ class Episode:
         raw_return: Sum of the environment's own rewards.
         reached_horizon: Whether it lasted to the time limit.
         success: By the family's own criterion; None for families without one.
+        faulted: Whether a fault of the environment ended it; the trajectory ends with the step
+            before, and may be empty.
         log_probs: (T,) log-likelihood of the actions under a stochastic policy, else 0.
     """
 
@@ -72,6 +79,7 @@ class Episode:
     raw_return: float
     reached_horizon: bool
     success: bool | None
+    faulted: bool
     log_probs: np.ndarray
 
     @property
@@ -141,17 +149,26 @@ class _Records:
     def __init__(self, task: Task, num_envs: int) -> None:
         size = (num_envs, task.horizon)
         self.observations = np.empty((*size, task.obs_dim), np.float32)
-        self.finals = np.empty((num_envs, task.obs_dim), np.float32)
+        self.finals = np.zeros((num_envs, task.obs_dim), np.float32)
         self.actions = np.empty((*size, task.act_dim), np.float32)
-        self.rewards = np.empty(size)
+        self.rewards = np.zeros(size)
         self.log_probs = np.zeros(size)
         self.raw_returns = np.zeros(num_envs)
         self.lengths = np.zeros(num_envs, np.int64)
 
+    def write_step(
+        self, t: int, running: np.ndarray, obs: np.ndarray, raw: np.ndarray, rewards: np.ndarray
+    ) -> None:
+        """What action t brought the running episodes: observations, raw and training rewards."""
+        self.rewards[running, t] = rewards
+        self.raw_returns[running] += raw
+        self.lengths[running] = t + 1
+        self.finals[running] = obs
+
     def trajectory(self, i: int) -> Trajectory:
         length = self.lengths[i]
         terminals = np.zeros(length, bool)
-        terminals[-1] = True
+        terminals[-1:] = True
         return Trajectory(
             self.observations[i, :length].copy(),
             self.finals[i].copy(),
@@ -183,6 +200,9 @@ def rollout(
 
     Returns:
         n episodes, in the order of the environments.
+
+    Raises:
+        UserError: the policy puts out NaN.
     """
     task, n = settings.task, envs.num_envs
     device = next(actor.parameters()).device
@@ -190,15 +210,19 @@ def rollout(
     delayer = RewardDelayer(n, settings.delayed_reward)
     scale = task.spec.rtg_scale
     rtg = np.full(n, target_return * scale)
-    running = np.arange(n)
     obs = envs.reset()
+    running = np.flatnonzero(~envs.faulted)
+    obs = obs[running]
     for t in range(task.horizon):
+        if len(running) == 0:
+            break
         records.observations[running, t] = obs
         index = torch.as_tensor(running, device=device)
         histories.write_state(t, index, obs, rtg[running])
         action, log_prob = choose_action(actor.act(*histories.context(t, index)))
         histories.actions[index, t] = action
         actions = action.cpu().numpy()
+        _check_actions(actions)
         records.actions[running, t] = actions
         if log_prob is not None:
             records.log_probs[running, t] = log_prob.cpu().numpy()
@@ -206,15 +230,13 @@ def rollout(
         obs, raw, terminated, truncated = envs.step(actions, running)
         after_step()
         done = terminated | truncated | (t + 1 == task.horizon)
-        rewards = delayer.step(task.training_reward(raw), done, running)
-        records.rewards[running, t] = rewards
-        records.raw_returns[running] += raw
-        records.lengths[running] = t + 1
-        records.finals[running] = obs
+        good = ~envs.faulted[running]
+        rewards = delayer.step(np.where(good, task.training_reward(raw), 0.0), done, running)
+        records.write_step(t, running[good], obs[good], raw[good], rewards[good])
+        # a fault's own step is left out: what delayed rewards owe is paid at the step before
+        records.rewards[running[~good], max(t - 1, 0)] += rewards[~good]
         rtg[running] -= rewards * scale
         running, obs = running[~done], obs[~done]
-        if len(running) == 0:
-            break
     success = envs.success()
     return [
         Episode(
@@ -222,10 +244,50 @@ def rollout(
             float(records.raw_returns[i]),
             bool(records.lengths[i] == task.horizon),
             None if success is None else bool(success[i]),
+            bool(envs.faulted[i]),
             records.log_probs[i, : records.lengths[i]].copy(),
         )
         for i in range(n)
     ]
+
+
+def collect_episodes(
+    actor: DecisionTransformer,
+    envs: Environments,
+    settings: RolloutSettings,
+    target_return: float,
+    choose_action: ChooseAction,
+    minimum_steps: int = 0,
+) -> list[Episode]:
+    """Roll out again and again until the episodes have so many steps, one at the least.
+
+    Arguments are those of `rollout`.
+
+    Raises:
+        UserError: the policy puts out NaN, or faults of the environments leave no steps.
+    """
+    episodes: list[Episode] = []
+    steps = fruitless = 0
+    while steps < max(minimum_steps, 1):
+        new = rollout(actor, envs, settings, target_return, choose_action)
+        gained = sum(episode.length for episode in new)
+        fruitless = 0 if gained else fruitless + 1
+        if fruitless == _MOST_FRUITLESS:
+            raise UserError(
+                f"{settings.task.name}: {fruitless} times in a row every environment failed before "
+                "its first step was done; the first failure was told above"
+            )
+        episodes += new
+        steps += gained
+    return episodes
+
+
+def _check_actions(actions: np.ndarray) -> None:
+    if np.isnan(actions).any():
+        raise UserError(
+            "the policy puts out NaN: training has diverged; start again with a lower "
+            "--learning_rate or --critic_learning_rate"
+        )
 
 
 def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
@@ -240,7 +302,9 @@ def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
         **_raw_metrics(episodes, task, "evaluation", "raw_return_mean"),
     }
     if task.family == "antmaze":
-        metrics["evaluation/SR"] = sum(not episode.reached_horizon for episode in episodes)
+        metrics["evaluation/SR"] = sum(
+            not (episode.reached_horizon or episode.faulted) for episode in episodes
+        )
     successes = [episode.success for episode in episodes if episode.success is not None]
     if successes:
         metrics["evaluation/success_rate"] = np.mean(successes)
@@ -258,4 +322,8 @@ def collection_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
 
 def _raw_metrics(episodes: list[Episode], task: Task, kind: str, name: str) -> dict[str, float]:
     raw = float(np.mean([episode.raw_return for episode in episodes]))
-    return {f"{kind}/{name}": raw, f"{kind}/normalized_score": task.normalized_score(raw)}
+    return {
+        f"{kind}/{name}": raw,
+        f"{kind}/normalized_score": task.normalized_score(raw),
+        f"{kind}/env_faults": float(sum(episode.faulted for episode in episodes)),
+    }

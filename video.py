@@ -23,14 +23,15 @@ class VideoRecorder:
     def __init__(self, envs: EnvVector, every: int = 4, width: int = 240) -> None:
         self._envs, self._every, self._width = envs, every, width
         self._frames: list[Image.Image] = []
-        self._steps = 0
+        self._seen = 0  # steps of the episode at the last frame
         self.problem = ""
 
     def after_step(self) -> None:
         """Take a frame where one is due; without OpenGL say why in `problem` and go on."""
-        self._steps += 1
-        if self.problem or self._steps % self._every:
+        steps = int(self._envs.steps[0])
+        if self.problem or steps == self._seen or steps % self._every or self._envs.faulted[0]:
             return
+        self._seen = steps
         try:
             image = Image.fromarray(np.asarray(self._envs.render(0)))
         except UserError as error:
@@ -41,7 +42,7 @@ class VideoRecorder:
 
     def save(self, path: Path, seconds_per_step: float = 0.02) -> None:
         """Write the frames taken since the last call, if any."""
-        frames, self._frames, self._steps = self._frames, [], 0
+        frames, self._frames, self._seen = self._frames, [], 0
         if not frames:
             return
         path.parent.mkdir(parents=True, exist_ok=True)

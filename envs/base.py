@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import weakref
 from typing import Any, ClassVar
@@ -21,11 +22,16 @@ TESTED_ENGINE = "3.2.6"
 _logger = logging.getLogger(__name__)
 # filled by MuJoCo's warning callback while a step runs; emptied by the environment that stepped
 _warnings: list[str] = []
+# messages that were logged, without their numbers
+_logged: set[str] = set()
 
 
 def _on_mujoco_warning(message: str) -> None:
-    """Log instead of letting MuJoCo append to MUJOCO_LOG.TXT in the working directory."""
-    _logger.warning("MuJoCo: %s", message)
+    """Log each kind once, instead of letting MuJoCo append all to MUJOCO_LOG.TXT in the folder."""
+    kind = re.sub(r"[-+.\w]*\d[-+.\w]*", "", message)
+    if kind not in _logged:
+        _logged.add(kind)
+        _logger.warning("MuJoCo: %s", message)
     _warnings.append(message)
 
 
@@ -162,6 +168,10 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """`frame_skip` physics steps; Cartesian positions lag by the last one (no forward pass)."""
         self.ctrl[:] = ctrl
         self.integrate()
+        self.note_divergence()
+
+    def note_divergence(self) -> None:
+        """Set `diverged` by what MuJoCo said since the last call; to be called after each step."""
         if _warnings:
             self.diverged = any("unstable" in message for message in _warnings)
             _warnings.clear()

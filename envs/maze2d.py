@@ -120,7 +120,8 @@ class Maze2dEnv(MujocoEnv):
             self.warmstart[:] = self.data.qacc
         self.ctrl[:] = action
         mujoco.mj_step2(self.model, self.data)
+        self.note_divergence()
         obs = self.observation()
         x, y = self.qpos.tolist()
         near = (x - self._goal_x) ** 2 + (y - self._goal_y) ** 2 <= GOAL_RADIUS**2
-        return obs, float(near), False
+        return obs, float(near), self.diverged

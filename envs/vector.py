@@ -6,6 +6,9 @@ faster than subprocesses.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +20,14 @@ from envs.registration import make
 from envs.tasks import Task
 from utils import UserError
 
+UNSTABLE = "the simulation became unstable"
+NOT_FINITE = "an observation or a reward is not finite"
+
+_LARGEST = float(np.finfo(np.float32).max)  # what can be stored
+_logger = logging.getLogger(__name__)
+# kinds of faults that were logged, by task
+_logged: set[tuple[str, str]] = set()
+
 
 class EnvVector:
     """Array-valued resets and steps of `len(seeds)` independent environments.
@@ -24,27 +35,54 @@ class EnvVector:
     There is no automatic reset: a rollout steps the environments that are still running (by
     `indices`) and resets those it wants.
 
+    A fault in an environment ends its episode, not the run: a simulation that became unstable, an
+    observation or a reward that is not finite, or an exception in a step or a reset. What that step
+    brought is worth nothing, so that the episode is what came before it. After an exception the
+    environment is built anew at its next reset, and goes on with its generator.
+
     Args:
         task: Which environment; also gives the dimensions and the horizon.
         seeds: One per environment; its first reset draws from a generator of this seed, later
             resets go on with that generator.
         render_mode: "rgb_array" for environments that `render`.
+
+    Attributes:
+        steps: (num_envs,) steps of each current episode.
+        faulted: (num_envs,) bool, whether each current episode was ended by a fault.
+        faults: How many faults there were, by kind.
     """
 
     def __init__(self, task: Task, seeds: Sequence[int], render_mode: str | None = None) -> None:
         self.envs = [make(task, render_mode) for _ in seeds]
-        self.task = task
+        self.task, self._render_mode = task, render_mode
         self.num_envs = len(self.envs)
-        self._steps = np.zeros(self.num_envs, np.int64)
+        self.faulted = np.zeros(self.num_envs, bool)
+        self.faults: Counter[str] = Counter()
+        self._broken = np.zeros(self.num_envs, bool)  # to be built anew
+        self.steps = np.zeros(self.num_envs, np.int64)
         self._all = np.arange(self.num_envs)
         for env, seed in zip(self.envs, seeds, strict=True):
             env.np_random, _ = seeding.np_random(int(seed))
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray:
-        """Start new episodes in these environments (all by default): observations (k, obs_dim)."""
+        """Start new episodes in these environments (all by default): observations (k, obs_dim).
+
+        Those of environments that `faulted` already here are 0.
+        """
         indices = self._all if indices is None else indices
-        self._steps[indices] = 0
-        return np.stack([self.envs[i].reset()[0] for i in indices])
+        self.steps[indices] = 0
+        self.faulted[indices] = False
+        obs = np.zeros((len(indices), self.task.obs_dim))
+        for row, i in enumerate(indices.tolist()):
+            try:
+                if self._broken[i]:
+                    self._rebuild(i)
+                obs[row] = self.envs[i].reset()[0]
+            except Exception as error:
+                self._note_exception(i, error)
+        self._note_values(indices, _finite(obs))
+        obs[self.faulted[indices]] = 0.0
+        return obs
 
     def step(
         self, actions: np.ndarray, indices: np.ndarray | None = None
@@ -57,7 +95,8 @@ class EnvVector:
 
         Returns:
             observations (k, obs_dim) float64, raw rewards (k,), terminated (k,) bool, truncated
-            (k,) bool (the horizon is reached; may coincide with terminated).
+            (k,) bool (the horizon is reached; may coincide with terminated). Where an environment
+            `faulted`: zeros, 0, True.
 
         Raises:
             UserError: actions of the wrong shape, or not finite.
@@ -66,13 +105,59 @@ class EnvVector:
         expected = (len(indices), self.task.act_dim)
         if np.shape(actions) != expected:
             raise UserError(f"actions of shape {np.shape(actions)}, where {expected} is needed")
-        obs = np.empty((len(indices), self.task.obs_dim))
-        rewards = np.empty(len(indices))
-        terminated = np.empty(len(indices), bool)
+        obs = np.zeros((len(indices), self.task.obs_dim))
+        rewards = np.zeros(len(indices))
+        terminated = np.zeros(len(indices), bool)
         for row, (i, action) in enumerate(zip(indices.tolist(), bounded(actions), strict=True)):
-            obs[row], rewards[row], terminated[row] = self.envs[i].advance(action)
-        self._steps[indices] += 1
-        return obs, rewards, terminated, self._steps[indices] >= self.task.horizon
+            env = self.envs[i]
+            try:
+                obs[row], rewards[row], terminated[row] = env.advance(action)
+            except Exception as error:  # whatever it is, the other environments can go on
+                self._note_exception(i, error)
+            else:
+                if env.diverged:
+                    self._note_fault(i, UNSTABLE)
+        self.steps[indices] += 1
+        self._note_values(indices, _finite(obs) & _finite(rewards[:, None]))
+        faulted = self.faulted[indices]
+        if faulted.any():
+            obs[faulted], rewards[faulted], terminated[faulted] = 0.0, 0.0, True
+        return obs, rewards, terminated, self.steps[indices] >= self.task.horizon
+
+    def _note_values(self, indices: np.ndarray, finite: np.ndarray) -> None:
+        """Note the environments whose values are not finite, unless they faulted before."""
+        if not finite.all():
+            for i in indices[~finite & ~self.faulted[indices]].tolist():
+                self._note_fault(i, NOT_FINITE)
+
+    def _note_exception(self, i: int, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            raise error
+        self._broken[i] = True
+        self.envs[i].note_divergence()  # so that no other environment's step gets the blame
+        self._note_fault(i, type(error).__name__, " ".join(str(error).split()))
+
+    def _note_fault(self, i: int, kind: str, details: str = "") -> None:
+        """End the episode of environment i by a fault; the first of its kind is logged."""
+        self.faulted[i] = True
+        self.faults[kind] += 1
+        if (self.task.name, kind) not in _logged:
+            _logged.add((self.task.name, kind))
+            reason = f"{kind}: {details}" if details else kind
+            _logger.warning(
+                "%s: fault in an environment (%s); its episode ends before that step, and the run "
+                "goes on; further ones are counted in env_faults",
+                self.task.name, reason,
+            )  # fmt: skip
+
+    def _rebuild(self, i: int) -> None:
+        """A new environment in place of one that raised, with its generator."""
+        old = self.envs[i]
+        new = make(self.task, self._render_mode)
+        new.np_random = old.np_random
+        self.envs[i], self._broken[i] = new, False
+        with contextlib.suppress(Exception):  # what is thrown away may be in any state
+            old.close()
 
     def success(self) -> np.ndarray | None:
         """(num_envs,) bool: whether each current episode is a success so far, by the family's own
@@ -116,3 +201,8 @@ class EnvVector:
         """Free renderers; the environments cannot be used afterwards."""
         for env in self.envs:
             env.close()
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """(k,) bool: rows (k, width) whose values are all finite, in float32 too."""
+    return np.asarray((np.abs(values) <= _LARGEST).all(axis=1))

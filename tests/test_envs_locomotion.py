@@ -111,6 +111,7 @@ def test_ant_reward_uses_lagged_torso_position():
 
 def test_unstable_physics_ends_the_episode_without_a_log_file(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("envs.base._logged", set())
     env = make("halfcheetah-medium-v2")
     env.reset(seed=0)
     env.qvel[3] = 1e12

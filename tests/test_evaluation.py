@@ -29,6 +29,7 @@ class LinearEnvs:
     def __init__(self, data):
         self.a, self.b, self.x0, self.end = data["A"], data["B"], data["x0"], data["end"]
         self.num_envs = len(self.x0)
+        self.faulted = np.zeros(self.num_envs, bool)
 
     def reset(self, indices=None):
         self.x, self.t = self.x0.copy(), np.zeros(self.num_envs, int)
@@ -141,6 +142,7 @@ def test_training_reward_and_score_are_kept_apart():
         "aug_traj/length",
         "aug_traj/raw_return",
         "aug_traj/normalized_score",
+        "aug_traj/env_faults",
     }
 
 
