@@ -20,6 +20,7 @@ import pickle
 import random
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,25 @@ def _number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
+def load_best(run_dir: Path, device: torch.device | str) -> dict[str, Any]:
+    """The policy of a run's best evaluation: what `CheckpointStore.save_best` was given.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    return _read_state(run_dir / FOLDER / BEST, device)
+
+
+def _read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
+    state = read_file(path, device)
+    if state.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: a checkpoint of format {state.get('format')}, where this version "
+            f"reads {FORMAT}; resume it with the version that wrote it"
+        )
+    return state
+
+
 def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]:
     """The newest state of a run that is whole, together with the trajectories it needs.
 
@@ -100,12 +120,7 @@ def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]
     problem = f"{run_dir}: there is no checkpoint to resume from"
     for path in state_files(run_dir):
         try:
-            state = read_file(path, device)
-            if state.get("format") != FORMAT:
-                raise UserError(
-                    f"{path}: a checkpoint of format {state.get('format')}, where this version "
-                    f"reads {FORMAT}; resume it with the version that wrote it"
-                )
+            state = _read_state(path, device)
             state["collected"] = _read_rows(path.parent, state["buffer"])
             state["number"] = _number(path)
         except UserError as error:
@@ -217,8 +232,13 @@ class CheckpointStore:
                 path.unlink()
 
 
-def check_shapes(module: torch.nn.Module, state: dict[str, Any], name: str) -> None:
+def check_shapes(module: torch.nn.Module, state: Mapping[str, Any], owner: str) -> None:
     """Refuse weights of another shape, naming the first tensor that differs.
+
+    Args:
+        module: What the weights are for.
+        state: The weights by name.
+        owner: What holds them, for the message.
 
     Raises:
         UserError: so.
@@ -228,7 +248,7 @@ def check_shapes(module: torch.nn.Module, state: dict[str, Any], name: str) -> N
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise UserError(
-                f"--resume: the checkpoint's {name} has {key} {theirs.get(key, 'not at all')}, "
+                f"{owner} has {key} {theirs.get(key, 'not at all')}, "
                 f"these settings make it {ours.get(key, 'not at all')}"
             )
 

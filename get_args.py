@@ -40,7 +40,7 @@ def flag_type(name: str) -> type:
     return int if TYPES[name] == int | None else TYPES[name]
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """Errors in one line, with the nearest flag for a misspelt one."""
 
     def error(self, message: str) -> NoReturn:
@@ -82,7 +82,7 @@ def _help(name: str) -> str:
 def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
     """The argument parser, made from the flag table."""
     critics = "RL gradients of recurrent critics (--arch)" if recurrent else "RL gradients"
-    parser = _Parser(
+    parser = OneLineParser(
         description=f"Fine-tune a decision transformer online with {critics}.",
         usage="%(prog)s [--FLAG VALUE ...]",
         allow_abbrev=False,
@@ -182,17 +182,21 @@ def check_settings(settings: Settings) -> None:
         UserError: names the flag at fault and what to do.
     """
     for name in FLAGS:
-        _check_value(name, getattr(settings, name))
+        check_value(name, getattr(settings, name))
     get_task(settings.env)
-    checks = [_check_paths, _check_model, _check_algorithm, _check_policy, _check_critic]
+    checks = [_check_paths, check_model, _check_algorithm, _check_policy, _check_critic]
     for check in checks:
         check(settings)
     if settings.recurrent:
         _check_recurrent(settings)
 
 
-def _check_value(name: str, value: Any) -> None:
-    """One flag's own type, choices and interval."""
+def check_value(name: str, value: Any) -> None:
+    """One flag's own type, choices and interval.
+
+    Raises:
+        UserError: names the flag.
+    """
     about, kind = FLAGS[name].metadata, flag_type(name)
     if value is None and FLAGS[name].default is None:
         return
@@ -236,7 +240,12 @@ def _check_paths(s: Settings) -> None:
     )
 
 
-def _check_model(s: Settings) -> None:
+def check_model(s: Settings) -> None:
+    """Settings of the network that do not go together.
+
+    Raises:
+        UserError: names the flags.
+    """
     _refuse_if(
         s.eval_context_length > s.K,
         f"--eval_context_length {s.eval_context_length} is longer than the training context "

@@ -343,7 +343,8 @@ class Experiment:
                     f"--resume: the checkpoint has {name} {state.get(name)}, not {value}"
                 )
         for name in ("actor", "critic"):
-            check_shapes(getattr(self.trainer.nets, name), state["trainer"][name], name)
+            owner = f"--resume: the checkpoint's {name}"
+            check_shapes(getattr(self.trainer.nets, name), state["trainer"][name], owner)
         return state
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
