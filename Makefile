@@ -24,7 +24,7 @@ RUN_DATA := $(RUN_DIR)/data_$(RUN_STEPS)
 RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
 
 .DELETE_ON_ERROR:
-.PHONY: help setup legacy run test lint format clean
+.PHONY: help setup legacy run test lint format reliability clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -50,6 +50,9 @@ lint: $(VENV)/.development ## check style and types
 format: $(VENV)/.development ## bring the code into its format
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
+
+reliability: $(VENV)/.runtime ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 15 minutes)
+	OMP_NUM_THREADS=1 $(BIN) scripts/reliability.py
 
 clean: ## remove .venv and caches; datasets and runs stay
 	rm -rf $(VENV) $(LEGACY) .pytest_cache .mypy_cache .ruff_cache .hypothesis
