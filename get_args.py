@@ -31,7 +31,7 @@ _FIXED_BY_CHECKPOINT = (
     "env", "rl_algo", "embed_dim", "n_layer", "n_head", "activation_function", "ordering", "stoc",
     "critic_activation", "critic_normalization", "override_layernorm", "critic_time_aware",
     "critic_time_dim", "arch", "remove_trivial_trajs", "delayed_reward", "replay_size",
-    "num_eval_episodes", "num_online_rollouts",
+    "num_eval_episodes", "num_online_rollouts", "env_backend",
 )  # fmt: skip
 
 
@@ -224,6 +224,10 @@ def _check_paths(s: Settings) -> None:
         s.custom_dataset == 1 and not s.dataset,
         "--custom_dataset 1: name the dataset with --dataset, and the task whose "
         "environment it belongs to with --env",
+    )
+    _refuse_if(
+        s.env_backend == "d4rl" and s.video_debug == 1,
+        "--video_debug 1: --env_backend d4rl makes no pictures; leave one of them out",
     )
     _refuse_if(not s.save_dir, "--save_dir is empty; name a folder")
     _refuse_if(not s.data_dir, "--data_dir is empty; name a folder")

@@ -75,9 +75,15 @@ class Experiment:
         seed_everything(settings.seed)
         self.trainer = Trainer(settings, self.task, self.device)
         mode = "rgb_array" if settings.video_debug else None
-        self.eval_envs = envs.make_vector(self.task, range(settings.num_eval_episodes), mode)
-        self.online_envs = envs.make_vector(
-            self.task, range(COLLECTING_SEED, COLLECTING_SEED + settings.num_online_rollouts)
+        make = partial(
+            envs.make_vector,
+            self.task,
+            backend=settings.env_backend,
+            legacy_python=settings.legacy_python,
+        )
+        self.eval_envs = make(range(settings.num_eval_episodes), mode)
+        self.online_envs = make(
+            range(COLLECTING_SEED, COLLECTING_SEED + settings.num_online_rollouts)
         )
         self.video = VideoRecorder(self.eval_envs) if settings.video_debug else None
         fingerprint = self._load_data(path)
@@ -119,6 +125,7 @@ class Experiment:
             settings.delayed_reward,
         )
         fingerprint = dataset.fingerprint | {"mean_normalized_score": score}
+        fingerprint["engine"] = self.eval_envs.engine
         rtg_scale = self.task.spec.rtg_scale
         self.buffer = ReplayBuffer(dataset, settings.replay_size, rtg_scale, self.device)
         return fingerprint

@@ -69,6 +69,11 @@ class Settings:
         shown_default="DATA_DIR/ENV.hdf5")
     data_dir: str = flag(str(Path(__file__).resolve().parent / "data"), DATA,
         "folder with the datasets", shown_default="data beside main.py")
+    env_backend: str = flag("native", DATA, "engine of the environments: the one of this "
+        "repository, or the benchmark's original gym, d4rl and mujoco-py in a process of their own",
+        choices=("native", "d4rl"))
+    legacy_python: str = flag("", DATA, "interpreter (Python 3.8 to 3.10) with that original stack",
+        shown_default="$ODT_LEGACY_PYTHON, else .venv-legacy/bin/python beside main.py")
     custom_dataset: int = flag(0, DATA, "1 says that the dataset is one of your own, and that "
         "--dataset must name it", choices=SWITCH)
     remove_trivial_trajs: int = flag(1, DATA, "1 keeps only the first 9 one-step trajectories of "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from envs.legacy import LegacyEnvVector
 from envs.registration import make, register_all
 from envs.tasks import Task
 from envs.vector import EnvVector
@@ -16,6 +17,20 @@ __all__ = ["EnvVector", "make", "make_vector"]
 register_all()
 
 
-def make_vector(task: Task, seeds: Sequence[int], render_mode: str | None = None) -> EnvVector:
-    """As many environments of a task as there are seeds, for rollouts in this process."""
+def make_vector(
+    task: Task,
+    seeds: Sequence[int],
+    render_mode: str | None = None,
+    backend: str = "native",
+    legacy_python: str = "",
+) -> EnvVector:
+    """As many environments of a task as there are seeds, for rollouts.
+
+    Args:
+        render_mode: "rgb_array" for environments that `render`; native ones only.
+        backend: "native", in this process, or "d4rl", the original engine in another one.
+        legacy_python: The interpreter for the latter, see `legacy.legacy_python`.
+    """
+    if backend == "d4rl":
+        return LegacyEnvVector(task, seeds, legacy_python)
     return EnvVector(task, seeds, render_mode)

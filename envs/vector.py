@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import mujoco
 import numpy as np
 from gymnasium.utils import seeding
 
@@ -50,19 +51,25 @@ class EnvVector:
         steps: (num_envs,) steps of each current episode.
         faulted: (num_envs,) bool, whether each current episode was ended by a fault.
         faults: How many faults there were, by kind.
+        engine: What computes the physics, with its version.
     """
 
     def __init__(self, task: Task, seeds: Sequence[int], render_mode: str | None = None) -> None:
+        self._begin(task, len(seeds))
         self.envs = [make(task, render_mode) for _ in seeds]
-        self.task, self._render_mode = task, render_mode
-        self.num_envs = len(self.envs)
-        self.faulted = np.zeros(self.num_envs, bool)
-        self.faults: Counter[str] = Counter()
+        self._render_mode = render_mode
         self._broken = np.zeros(self.num_envs, bool)  # to be built anew
-        self.steps = np.zeros(self.num_envs, np.int64)
-        self._all = np.arange(self.num_envs)
         for env, seed in zip(self.envs, seeds, strict=True):
             env.np_random, _ = seeding.np_random(int(seed))
+        self.engine = f"MuJoCo {mujoco.__version__}"
+
+    def _begin(self, task: Task, num_envs: int) -> None:
+        """What does not depend on the engine."""
+        self.task, self.num_envs = task, num_envs
+        self.faulted = np.zeros(self.num_envs, bool)
+        self.faults: Counter[str] = Counter()
+        self.steps = np.zeros(self.num_envs, np.int64)
+        self._all = np.arange(self.num_envs)
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Start new episodes in these environments (all by default): observations (k, obs_dim).
@@ -73,13 +80,7 @@ class EnvVector:
         self.steps[indices] = 0
         self.faulted[indices] = False
         obs = np.zeros((len(indices), self.task.obs_dim))
-        for row, i in enumerate(indices.tolist()):
-            try:
-                if self._broken[i]:
-                    self._rebuild(i)
-                obs[row] = self.envs[i].reset()[0]
-            except Exception as error:
-                self._note_exception(i, error)
+        self._restart(indices, obs)
         self._note_values(indices, _finite(obs))
         obs[self.faulted[indices]] = 0.0
         return obs
@@ -108,7 +109,34 @@ class EnvVector:
         obs = np.zeros((len(indices), self.task.obs_dim))
         rewards = np.zeros(len(indices))
         terminated = np.zeros(len(indices), bool)
-        for row, (i, action) in enumerate(zip(indices.tolist(), bounded(actions), strict=True)):
+        self._advance(indices, bounded(actions), obs, rewards, terminated)
+        self.steps[indices] += 1
+        self._note_values(indices, _finite(obs) & _finite(rewards[:, None]))
+        faulted = self.faulted[indices]
+        if faulted.any():
+            obs[faulted], rewards[faulted], terminated[faulted] = 0.0, 0.0, True
+        return obs, rewards, terminated, self.steps[indices] >= self.task.horizon
+
+    def _restart(self, indices: np.ndarray, obs: np.ndarray) -> None:
+        """Reset environments into `obs`; faults are noted."""
+        for row, i in enumerate(indices.tolist()):
+            try:
+                if self._broken[i]:
+                    self._rebuild(i)
+                obs[row] = self.envs[i].reset()[0]
+            except Exception as error:
+                self._note_exception(i, error)
+
+    def _advance(
+        self,
+        indices: np.ndarray,
+        actions: np.ndarray,
+        obs: np.ndarray,
+        rewards: np.ndarray,
+        terminated: np.ndarray,
+    ) -> None:
+        """Step environments by actions in [-1, 1] into the last three arrays; faults are noted."""
+        for row, (i, action) in enumerate(zip(indices.tolist(), actions, strict=True)):
             env = self.envs[i]
             try:
                 obs[row], rewards[row], terminated[row] = env.advance(action)
@@ -117,12 +145,6 @@ class EnvVector:
             else:
                 if env.diverged:
                     self._note_fault(i, UNSTABLE)
-        self.steps[indices] += 1
-        self._note_values(indices, _finite(obs) & _finite(rewards[:, None]))
-        faulted = self.faulted[indices]
-        if faulted.any():
-            obs[faulted], rewards[faulted], terminated[faulted] = 0.0, 0.0, True
-        return obs, rewards, terminated, self.steps[indices] >= self.task.horizon
 
     def _note_values(self, indices: np.ndarray, finite: np.ndarray) -> None:
         """Note the environments whose values are not finite, unless they faulted before."""
@@ -186,16 +208,19 @@ class EnvVector:
         Raises:
             UserError: another number of environments, or not generator states.
         """
-        if len(states) != self.num_envs:
-            raise UserError(
-                f"{len(states)} saved generators for {self.num_envs} environments; resume with "
-                "the number of environments that was saved"
-            )
+        self._check_number(states)
         for env, state in zip(self.envs, states, strict=True):
             try:
                 env.np_random.bit_generator.state = state
             except (TypeError, ValueError, KeyError) as error:
                 raise UserError(f"a saved environment generator is damaged: {error}") from None
+
+    def _check_number(self, states: Sequence[Any]) -> None:
+        if len(states) != self.num_envs:
+            raise UserError(
+                f"{len(states)} saved generators for {self.num_envs} environments; resume with "
+                "the number of environments that was saved"
+            )
 
     def close(self) -> None:
         """Free renderers; the environments cannot be used afterwards."""

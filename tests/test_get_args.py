@@ -30,6 +30,8 @@ from tests.conftest import GOLDEN, ROOT, shared_file
 from utils import UserError
 
 OWN_FLAGS = {
+    "env_backend": ("str", "native"),
+    "legacy_python": ("str", ""),
     "dataset": ("str", ""),
     "run_dir": ("str", ""),
     "resume": ("str", ""),
