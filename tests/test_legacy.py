@@ -445,7 +445,11 @@ def test_true_engine_trains(tmp_path, monkeypatch):
     task = replace(HOPPER, horizon=25)
     monkeypatch.setitem(envs.tasks.TASKS, task.name, task)
     write(tmp_path / "hopper-medium-v2.hdf5", random_arrays(task, 200, seed=0))
-    flags = [*DETERMINISTIC, "--env_backend", "d4rl", "--max_online_iters", "2"]
-    assert run(tmp_path, tmp_path / "run", *flags, env=task.name) == 0
-    rows = metrics_of(tmp_path / "run")
+    flags = [*DETERMINISTIC, "--env_backend", "d4rl", "--max_online_iters"]
+    assert run(tmp_path, tmp_path / "whole", *flags, "2", env=task.name) == 0
+    rows = metrics_of(tmp_path / "whole")
     assert 1 <= rows[-1]["evaluation/length_mean_gm"] <= 25
+    assert run(tmp_path, tmp_path / "part", *flags, "1", env=task.name) == 0
+    assert main(["--resume", str(tmp_path / "part"), "--max_online_iters", "2"]) == 0
+    # the last iteration of the shorter run was evaluated, of the longer one only its own last
+    assert metrics_of(tmp_path / "part")[-1]["aug_traj/return"] == rows[-1]["aug_traj/return"]
