@@ -284,7 +284,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    # terminals and schedulers send these to all processes of a job; the parent decides
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     # d4rl prints while it runs, which must not end up among the answers
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

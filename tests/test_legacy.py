@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import stat
 import struct
 import subprocess
@@ -309,6 +310,12 @@ class TestFaults:
         monkeypatch.setenv("ODT_LEGACY_PYTHON", sys.executable)
         assert str(legacy_python()) == sys.executable
         assert str(legacy_python(fake)) == fake
+
+    def test_signals_for_the_whole_job_are_left_to_the_parent(self, vector):
+        pool = vector()
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            pool._worker._process.send_signal(kind)
+            assert pool.reset().shape == (3, 4)
 
     def test_the_process_ends_with_its_vector(self, fake):
         pool = LegacyEnvVector(MAZE, [0], fake)
