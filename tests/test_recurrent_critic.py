@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from critic import CriticConfig
+from critic import Critic, CriticConfig
 from get_args import notices, parse_args
 from logger import method_name
 from main import EXIT_INTERRUPTED, main
@@ -171,6 +171,26 @@ def test_only_time_aware_q_sees_the_time(time_aware):
         critic = make(config=CriticConfig(time_aware=aware, hidden_dim=8))
         q, later = (critic.q(states, actions, t) for t in (timesteps, (timesteps + 1) % 1000))
         assert torch.equal(q, later) != bool(aware)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_value_of_the_previous_action_is_learned(arch):
+    """What feed-forward critics cannot know: their error stays the target's variance, 1."""
+    torch.manual_seed(0)
+    config, errors = CriticConfig("tanh", hidden_dim=16), []
+    for critic in (make(arch, config), Critic(OBS, ACT, config)):
+        optimizer = torch.optim.Adam(critic.parameters(), lr=0.02)
+        for _ in range(150):
+            actions = torch.randn(64, K, ACT)
+            states, timesteps = torch.zeros(64, K, OBS), torch.zeros(64, K, dtype=torch.int64)
+            q = critic.q(states, actions, timesteps)
+            error = (q[..., 1:] - actions[:, :-1, 0]).square().mean()
+            optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+        errors.append(error.item())
+    assert errors[0] < 0.3
+    assert errors[1] > 0.7
 
 
 def test_a_copy_has_its_weights_in_one_block(monkeypatch):

@@ -1,0 +1,74 @@
+"""Every RL gradient finds the optimum of a toy problem, where imitation stays far from it."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from rl_gradients import ALGORITHMS
+from tests.toy_problem import SMALL, regret, train
+
+RL_COEFF = 3.0
+# what an algorithm needs beside the settings that all share
+VARIANTS: dict[str, dict[str, Any]] = {
+    "TD3": {"stoc": 0, "TD3_tau": 0.05},
+    "SAC": {"SAC_tau": 0.05, "init_temperature": 0.02},
+    "AWAC": {"AWAC_tau": 0.05, "AWAC_beta": 0.1, "AWAC_soft_flag": 0, "AWAC_normalize_adv": 0},
+    "IQL": {"IQL_tau": 0.05, "IQL_beta": 10.0, "IQL_ratio": 0.8},
+    "PPO": {},
+    "AWR": {"AWR_beta": 0.1},
+}
+MORE_VARIANTS: dict[str, dict[str, Any]] = {
+    "stochastic TD3": {"rl_algo": "TD3", "TD3_tau": 0.05},
+    "deterministic AWAC": {"rl_algo": "AWAC", **VARIANTS["AWAC"], "stoc": 0},
+    "deterministic IQL": {"rl_algo": "IQL", **VARIANTS["IQL"], "stoc": 0},
+    "recomputed PPO": {"rl_algo": "PPO", "PPO_old_logprob_generated_in_training": 1},
+}
+
+
+@cache
+def regret_of_imitation(stoc):
+    return regret(train(replace(SMALL, stoc=stoc), rl_coeff=0.0, sup_coeff=1.0))
+
+
+def learns(settings, sup_coeff):
+    """Whether RL at least halves the regret of the supervised loss alone."""
+    learned = regret(train(settings, RL_COEFF, sup_coeff))
+    return learned < 0.5 * regret_of_imitation(settings.stoc)
+
+
+def turned(loss):
+    """The loss function with the other sign."""
+
+    def opposite(*args):
+        value, info = loss(*args)
+        return -value, info
+
+    return opposite
+
+
+@pytest.mark.parametrize("stoc", [0, 1])
+def test_imitation_stays_with_the_data(stoc):
+    """Whose mean action has regret 1.44."""
+    assert 1.0 < regret_of_imitation(stoc) < 2.5
+
+
+@pytest.mark.parametrize("sup_coeff", [0.0, 1.0])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_policy_approaches_the_optimum(algorithm, sup_coeff):
+    assert learns(replace(SMALL, rl_algo=algorithm, **VARIANTS.get(algorithm, {})), sup_coeff)
+
+
+@pytest.mark.parametrize("name", MORE_VARIANTS)
+def test_the_policy_approaches_the_optimum_by_rl_alone(name):
+    assert learns(replace(SMALL, **MORE_VARIANTS[name]), sup_coeff=0.0)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_gradient_of_the_wrong_sign_is_noticed(algorithm, monkeypatch):
+    chosen = ALGORITHMS[algorithm]
+    monkeypatch.setattr(chosen, "actor_loss", turned(chosen.actor_loss))
+    assert not learns(
+        replace(SMALL, rl_algo=algorithm, **VARIANTS.get(algorithm, {})), sup_coeff=1.0
+    )
