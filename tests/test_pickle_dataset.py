@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -47,10 +48,9 @@ def made():
 def test_the_same_as_the_hdf5_file(tmp_path, name, protocol):
     task = get_task(name)
     arrays = random_arrays(task, 400, 3)
-    options = {"delayed_reward": 3, "spare_rows": 5}
-    want = load_dataset(write(tmp_path / f"{name}.hdf5", arrays), task, **options)
-    pickled = dump(tmp_path / f"{name}.pkl", trajectories(task, arrays), protocol)
-    got = load_dataset(pickled, task, **options)
+    load = partial(load_dataset, task=task, delayed_reward=3, spare_rows=5)
+    want = load(write(tmp_path / f"{name}.hdf5", arrays))
+    got = load(dump(tmp_path / f"{name}.pkl", trajectories(task, arrays), protocol))
     assert got.num_trajectories > 5
     rows = got.num_transitions
     for field in ("observations", "actions", "rewards", "terminals"):
