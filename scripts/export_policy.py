@@ -1,0 +1,54 @@
+"""Export a run's policy: a small folder with all that acting needs.
+
+    python scripts/export_policy.py RUN_DIR --out FOLDER [--best]
+
+The folder holds the weights (policy.safetensors) and everything else (policy.json; policy_file.py
+describes both). It needs neither the dataset nor the run, and nothing in it is executed when it is
+read. `scripts/evaluate.py FOLDER` plays it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from get_args import OneLineParser
+from policy_file import Policy, policy_of_run, save_policy
+from utils import UserError
+
+
+def summary(policy: Policy) -> str:
+    """One line: what was exported, and how it did in its run."""
+    origin, scores = policy.record["origin"], policy.record["scores"] or {}
+    weights = sum(x.numel() for x in policy.actor.parameters())
+    text = (
+        f"{policy.task.name}, {origin['method']}, {weights:,} parameters, "
+        f"{origin['phase']} iteration {origin['iterations'][origin['phase']]}"
+    )
+    score = scores.get("evaluation/normalized_score")
+    return text if score is None else f"{text}, normalised score {float(score):.2f} in the run"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("run_dir", type=Path, help="folder of a run")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make; new, or empty")
+    parser.add_argument("--best", action="store_true", help="that of the best evaluation")
+    args = parser.parse_args(argv)
+    try:
+        policy = policy_of_run(args.run_dir, best=args.best)
+        save_policy(policy, args.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {args.out}: {summary(policy)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
