@@ -7,7 +7,6 @@ own next observation, and says by itself where it ends.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,23 +36,13 @@ class MinariRows(EpisodeRows):
         spec = self._dataset.env_spec
         return {"dataset": self._dataset.id} | ({"environment": spec.id} if spec else {})
 
-    def fingerprint(self) -> dict[str, Any]:
-        """As of any dataset; size and SHA-256 are of its data files, one after another."""
+    def files(self) -> list[Path]:
+        """All but the descriptions."""
         files = sorted(Path(self._dataset.storage.data_path).rglob("*"))
-        files = [file for file in files if file.is_file() and file.suffix != ".json"]
-        digest = hashlib.sha256()
-        for file in files:
-            with file.open("rb") as raw:
-                while piece := raw.read(2**20):
-                    digest.update(piece)
-        return {
-            "file": str(self.path),
-            "bytes": sum(file.stat().st_size for file in files),
-            "sha256": digest.hexdigest(),
-            "rows": self.rows,
-            "keys": sorted(self.arrays),
-            "origin": self.origin(),
-        }
+        return [file for file in files if file.is_file() and file.suffix != ".json"]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"file": str(self.path)}
 
 
 @contextmanager

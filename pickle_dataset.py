@@ -6,7 +6,6 @@ Such a file is a list with one dictionary per trajectory, which holds the arrays
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,29 +20,8 @@ from utils import UserError
 SUFFIXES = (".pkl", ".pickle")
 
 
-class PickleRows(EpisodeRows):
-    """The trajectories of a pickle file."""
-
-    def origin(self) -> dict[str, str]:
-        """Nothing: such a file does not tell whose data it is."""
-        return {}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """As of any dataset; the keys are those of each trajectory that are read."""
-        with self.path.open("rb") as raw:
-            digest = hashlib.file_digest(raw, "sha256").hexdigest()
-        return {
-            "file": self.path.name,
-            "bytes": self.path.stat().st_size,
-            "sha256": digest,
-            "rows": self.rows,
-            "keys": sorted(self.arrays),
-            "origin": {},
-        }
-
-
 @contextmanager
-def open_pickle(path: Path) -> Iterator[PickleRows]:
+def open_pickle(path: Path) -> Iterator[EpisodeRows]:
     """Open a pickle file of trajectories; nothing that it names is run.
 
     Raises:
@@ -56,7 +34,7 @@ def open_pickle(path: Path) -> Iterator[PickleRows]:
     size = sum(array.nbytes for arrays in trajectories for array in arrays.values())
     if size > path.stat().st_size:
         raise UserError(f"{path}: the same arrays stand for several trajectories; write them apart")
-    yield PickleRows(path, trajectories)
+    yield EpisodeRows(path, trajectories)
 
 
 def _arrays(path: Path, number: int, item: Any) -> dict[str, np.ndarray]:
