@@ -144,7 +144,7 @@ def test_readme_tells_the_published_commands() -> None:
 def test_readme_and_fidelity_name_files_that_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "docs" / "FIDELITY.md"):
         names = re.findall(r"`([a-z_0-9/]+(?:\.py|/))`", page.read_text())
-        made_by_runs = {"tensorboard/", "wandb/", "videos/", "exp/make_run/"}
+        made_by_runs = {"checkpoints/", "tensorboard/", "wandb/", "videos/", "exp/make_run/"}
         assert len(names) > 20
         assert {name for name in names if not (ROOT / name).exists()} <= made_by_runs
 
