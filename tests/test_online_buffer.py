@@ -1,5 +1,6 @@
 """The online buffer of PPO and AWR, and TD(lambda) returns against golden numbers and loops."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,9 @@ from settings import Settings
 from tests.conftest import GOLDEN
 from tests.test_replay_buffer import ACT, OBS, dataset_of, episode
 
+ACTOR = DecisionTransformer(
+    OBS, ACT, TransformerSize(16, 1, 1, dropout=0.0, embed_dropout=0.0), stochastic=True
+)
 BASE = replace(Settings(), use_entropy_reg=0, num_actor_update_interval=1)
 
 
@@ -88,9 +92,8 @@ def test_returns_equal_a_plain_loop(lengths, seed, gamma, td_lambda):
     rewards, next_values = rng.standard_normal((2, rows))
     terminals, last = rng.random(rows) < 0.1, np.zeros(rows, bool)
     last[np.cumsum(lengths) - 1] = True
-    ours = td_lambda_returns(
-        *(torch.from_numpy(x) for x in (rewards, terminals, next_values, last)), gamma, td_lambda
-    )
+    given = [torch.from_numpy(x) for x in (rewards, terminals, next_values, last)]
+    ours = td_lambda_returns(given[0], given[1], given[2], given[3], gamma, td_lambda)
     slow = returns_by_loop(rewards, terminals, next_values, last, gamma, td_lambda)
     np.testing.assert_allclose(ours, slow, rtol=1e-9, atol=1e-9)
 
@@ -101,10 +104,10 @@ def test_awr_keeps_the_newest_whole_trajectories_up_to_its_size():
     for length, rows in ((2, range(4, 17)), (3, range(9, 20)), (20, range(20, 40))):
         new = collected([length])
         buffer.add(new[0].trajectory)
-        online.start_iteration(new, torch.nn.Module())
+        online.start_iteration(new, ACTOR)
         assert online._rows == rows
     everything = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=1000), 8, 3)
-    everything.start_iteration(new, torch.nn.Module())
+    everything.start_iteration(new, ACTOR)
     assert everything._rows == range(40)
 
 
@@ -114,7 +117,7 @@ def test_ppo_learns_from_the_iteration_alone_with_its_log_probabilities():
     new = collected([2, 6])
     for each in new:
         buffer.add(each.trajectory)
-    online.start_iteration(new, torch.nn.Module())
+    online.start_iteration(new, ACTOR)
     assert online._rows == range(9, 17)
     online.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
     batch = online.sample()
@@ -133,7 +136,7 @@ def test_refresh_equals_values_row_by_row(normalize):
     new = collected([7, 6])
     for each in new:
         buffer.add(each.trajectory)
-    online.start_iteration(new, torch.nn.Module())
+    online.start_iteration(new, ACTOR)
     critic = Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True)
     online.refresh(critic)
     returns, advantages = [], []
@@ -165,7 +168,7 @@ def test_trajectories_stay_in_storage_as_long_as_the_online_buffer_needs_them():
         (new,) = collected([5], seed=100 + seed)
         names.append(new.trajectory.rewards[0])
         buffer.add(new.trajectory)
-        online.start_iteration([new], torch.nn.Module())
+        online.start_iteration([new], ACTOR)
         batch = buffer.gather(torch.arange(online._rows.start, online._rows.stop), 1)
         first = batch.rewards[batch.timesteps == 0].numpy()
         np.testing.assert_allclose(first[-len(names[-8:]) :], names[-8:], rtol=1e-6)
@@ -175,8 +178,7 @@ def test_trajectories_stay_in_storage_as_long_as_the_online_buffer_needs_them():
 
 def test_old_policy_answers_in_the_same_context():
     torch.manual_seed(0)
-    size = TransformerSize(16, 1, 1, dropout=0.0, embed_dropout=0.0)
-    actor = DecisionTransformer(OBS, ACT, size, stochastic=True)
+    actor = copy.deepcopy(ACTOR)
     buffer = buffer_of([4])
     chosen = algorithm(rl_algo="PPO", PPO_old_logprob_generated_in_training=1)
     online = OnlineBuffer(buffer, chosen, 16, 3)
