@@ -9,7 +9,6 @@ import pytest
 from rl_gradients import ALGORITHMS
 from tests.toy_problem import SMALL, regret, train
 
-RL_COEFF = 3.0
 # what an algorithm needs beside the settings that all share
 VARIANTS: dict[str, dict[str, Any]] = {
     "TD3": {"stoc": 0, "TD3_tau": 0.05},
@@ -34,7 +33,7 @@ def regret_of_imitation(stoc):
 
 def learns(settings, sup_coeff):
     """Whether RL at least halves the regret of the supervised loss alone."""
-    learned = regret(train(settings, RL_COEFF, sup_coeff))
+    learned = regret(train(settings, settings.actor_rl_coeff, sup_coeff))
     return learned < 0.5 * regret_of_imitation(settings.stoc)
 
 

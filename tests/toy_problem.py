@@ -32,7 +32,7 @@ ACTING = RolloutSettings(TASK, STEPS, np.zeros(TASK.obs_dim), np.ones(TASK.obs_d
 SMALL = replace(
     Settings(), embed_dim=32, n_layer=1, n_head=1, dropout=0.0, batch_size=32, K=STEPS,
     learning_rate=0.01, weight_decay=0.0, warmup_steps=1, critic_learning_rate=0.005,
-    use_entropy_reg=0, num_actor_update_interval=1, gamma=0.9, device="cpu",
+    use_entropy_reg=0, num_actor_update_interval=1, actor_rl_coeff=3.0, gamma=0.9, device="cpu",
 )  # fmt: skip
 
 
