@@ -10,14 +10,30 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import h5py
+import numpy as np
 
 from dataset_rows import REQUIRED, WIDE, DatasetRows
 from utils import UserError
 
 _OPTIONAL = ("timeouts", "next_observations")
+
+
+class StoredArray:
+    """An array of an open file; whatever goes wrong in reading it is a `UserError`."""
+
+    def __init__(self, array: h5py.Dataset, path: Path) -> None:
+        self._array, self._path = array, path
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype: np.dtype = array.dtype
+        self.chunks: tuple[int, ...] | None = array.chunks
+
+    def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray:
+        with _reading(self._path):
+            return self._array[rows]
 
 
 class DatasetFile(DatasetRows):
@@ -34,7 +50,7 @@ class DatasetFile(DatasetRows):
         names = [name for name in (*REQUIRED, *_OPTIONAL) if name in file]
         super().__init__(path, {name: self._array(name) for name in names}, need_next)
 
-    def _array(self, name: str) -> h5py.Dataset:
+    def _array(self, name: str) -> StoredArray:
         """The array `name`, which has to lie in this very file."""
         if isinstance(self.file.get(name, getlink=True), h5py.ExternalLink):
             raise UserError(f"{self.path}: {name} is a link to another file")
@@ -45,31 +61,33 @@ class DatasetFile(DatasetRows):
             raise UserError(f"{self.path}: the values of {name} lie in another file")
         if name in WIDE and array.size and array.id.get_storage_size() == 0:
             raise UserError(f"{self.path}: {name} was declared but never written; get it again")
-        return array
+        return StoredArray(array, self.path)
 
     def origin(self) -> dict[str, str]:
         """Short texts in the file's attributes and metadata whose key speaks of a task."""
-        places: list[Any] = [self.file.attrs]
-        metadata = _local(self.file, "metadata")
-        if isinstance(metadata, h5py.Group):
-            places += [metadata.attrs, metadata]
         texts = {}
-        for place in places:
-            for key in place:
-                if re.search(r"env|task|domain", key, re.IGNORECASE):
-                    text = _short_text(place, key)
-                    if text is not None:
-                        texts[key] = text
+        with _reading(self.path):
+            places: list[Any] = [self.file.attrs]
+            metadata = _local(self.file, "metadata")
+            if isinstance(metadata, h5py.Group):
+                places += [metadata.attrs, metadata]
+            for place in places:
+                for key in place:
+                    if re.search(r"env|task|domain", key, re.IGNORECASE):
+                        text = _short_text(place, key)
+                        if text is not None:
+                            texts[key] = text
         return texts
 
     def keys(self) -> list[str]:
         """All entries of the file."""
-        return sorted(self.file)
+        with _reading(self.path):
+            return sorted(self.file)
 
 
 @contextmanager
 def open_dataset(path: Path, *, need_next: bool = False) -> Iterator[DatasetFile]:
-    """Open a dataset for reading; read errors inside the block become a `UserError` too.
+    """Open a dataset for reading.
 
     Args:
         need_next: Whether `next_observations` has to be there.
@@ -86,10 +104,22 @@ def open_dataset(path: Path, *, need_next: bool = False) -> Iterator[DatasetFile
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not h5py.is_hdf5(path):
         raise UserError(f"{path}: not an HDF5 file; a dataset is a D4RL HDF5 file")
+    with _reading(path):
+        file = h5py.File(path, "r")
+    with file:
+        with _reading(path):
+            dataset = DatasetFile(file, path, need_next)
+        yield dataset
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever h5py raises inside is the file's fault; it has many kinds of exceptions."""
     try:
-        with h5py.File(path, "r") as file:
-            yield DatasetFile(file, path, need_next)
-    except (OSError, RuntimeError) as error:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
         reason = "truncated" if "truncated" in str(error) else "damaged"
         raise UserError(f"{path}: this HDF5 file is {reason}; delete it and get it again") from None
 
