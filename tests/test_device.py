@@ -32,6 +32,8 @@ VARIANTS = {
     "deterministic": SMALL,
     "normalized coefficient": replace(SMALL, normalized_rl_coeff=1),
     "stochastic": replace(SMALL, stoc=1, use_entropy_reg=1, critic_time_aware=2),
+    "RNN critics": replace(SMALL, recurrent=True),
+    "LSTM critics": replace(SMALL, recurrent=True, arch="LSTM"),
     "SAC": replace(OFF_POLICY, rl_algo="SAC"),
     "AWAC": replace(OFF_POLICY, rl_algo="AWAC", AWAC_soft_flag=2, AWAC_normalize_adv=1),
     "IQL": replace(OFF_POLICY, rl_algo="IQL"),
