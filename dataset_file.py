@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from dataset_rows import REQUIRED, WIDE, DatasetRows
+from text_heaps import check_text_heaps
 from utils import UserError
 
 _OPTIONAL = ("timeouts", "next_observations")
@@ -71,12 +72,14 @@ class DatasetFile(DatasetRows):
             metadata = _local(self.file, "metadata")
             if isinstance(metadata, h5py.Group):
                 places += [metadata.attrs, metadata]
-            for place in places:
-                for key in place:
-                    if re.search(r"env|task|domain", key, re.IGNORECASE):
-                        text = _short_text(place, key)
-                        if text is not None:
-                            texts[key] = text
+            speaking = re.compile(r"env|task|domain", re.IGNORECASE)
+            found = [(place, key) for place in places for key in place if speaking.search(key)]
+            if found and self.file.id.get_create_plist().get_sizes() == (8, 8):  # bytes, as usual
+                check_text_heaps(self.path)
+            for place, key in found:
+                text = _short_text(place, key)
+                if text is not None:
+                    texts[key] = text
         return texts
 
     def keys(self) -> list[str]:
