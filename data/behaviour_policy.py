@@ -7,8 +7,6 @@ Adroit: `in_shift, in_scale, W0, b0, W1, b1` (tanh), `W2, b2, out_shift, out_sca
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +125,9 @@ def _read(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             missing = [name for name in names if name not in file]
             if missing:
                 raise UserError(f"--policy {path}: no {', '.join(missing)} in this file")
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return {name: np.asarray(file[name]) for name in names}
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged file zipfile, zlib and tokenize raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--policy {path}: not an .npz file of arrays ({reason})") from None
