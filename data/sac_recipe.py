@@ -49,7 +49,7 @@ def trained(task: Task, data_dir: Path, seed: int, max_steps: int) -> SacTrainin
         UserError: Stable-Baselines3 is missing, or the level is not reached within `max_steps`.
     """
     try:
-        from sac_training import EVAL_INTERVAL, SacTraining
+        from sac_training import SacTraining
     except ModuleNotFoundError as error:
         raise UserError(
             f"{task.name}: training SAC needs {error.name}, which is not installed; "
@@ -63,7 +63,7 @@ def trained(task: Task, data_dir: Path, seed: int, max_steps: int) -> SacTrainin
             if training.steps >= max_steps:
                 raise UserError(f"{task.name}: {_shortfall(training)}; {folder} goes on from there "
                                 "with a larger --max_training_steps")  # fmt: skip
-            training.collect(min(EVAL_INTERVAL, max_steps - training.steps), bar)
+            training.collect(min(training.interval, max_steps - training.steps), bar)
             training.evaluate()
             training.save()
             steps, score = training.history[-1]

@@ -32,7 +32,8 @@ from utils import UserError, atomic_write
 # uniformly random actions and no learning in the first steps, as in the authors' own runs
 LEARNING_STARTS = 10_000
 BATCH_SIZE = 256
-EVAL_INTERVAL = 5_000
+# a policy may double its return within a few thousand steps: from half the level on look often
+EVAL_INTERVAL, CLOSE_INTERVAL = 5_000, 1_000
 EVAL_EPISODES = 10
 # one lucky evaluation is not the level: as many further episodes have to reach it as well
 CONFIRMING_EPISODES = 50
@@ -90,6 +91,12 @@ class SacTraining:
         """Whether the policy had the level at the last evaluation."""
         return bool(self.history) and self.history[-1][1] >= self.level
 
+    @property
+    def interval(self) -> int:
+        """Steps until the next evaluation is due."""
+        close = bool(self.history) and self.history[-1][1] >= self.level / 2
+        return CLOSE_INTERVAL if close else EVAL_INTERVAL
+
     def collect(self, steps: int, bar: tqdm) -> None:
         """Act and learn for so many steps, and on to the end of the episode."""
         target, ended = self.steps + steps, True
@@ -118,7 +125,10 @@ class SacTraining:
         return self.model.predict(obs, deterministic=False)[0]
 
     def evaluate(self) -> None:
-        """Append the sampled policy's mean normalised return to the history."""
+        """Append the sampled policy's mean normalised return to the history.
+
+        No generator moves: when evaluations take place does not change what is learned.
+        """
         score = self._score(EVAL_EPISODES)
         if score >= self.level:
             score = self._score(CONFIRMING_EPISODES)
@@ -128,11 +138,13 @@ class SacTraining:
         rng = np.random.default_rng([self._seed, self.steps, episodes])
         envs = EnvVector(self._task, rng.integers(2**31, size=episodes).tolist())
         obs, running, returns = envs.reset(), np.arange(episodes), np.zeros(episodes)
-        while len(running):
-            obs, rewards, terminated, truncated = envs.step(self.act(obs), running)
-            returns[running] += rewards
-            unfinished = ~(terminated | truncated)
-            obs, running = obs[unfinished], running[unfinished]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            while len(running):
+                obs, rewards, terminated, truncated = envs.step(self.act(obs), running)
+                returns[running] += rewards
+                unfinished = ~(terminated | truncated)
+                obs, running = obs[unfinished], running[unfinished]
         return float(self._task.normalized_score(returns.mean()))
 
     def rows(self, start: int, stop: int) -> Block:

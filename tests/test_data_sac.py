@@ -12,6 +12,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from checkpoint import rng_state
 from data import load_dataset
 from envs import tasks
 from envs.registration import make
@@ -38,14 +39,14 @@ MEASURE = SacTraining._score
 
 
 def score(training, episodes):
-    """Draws as many numbers as the real one."""
+    """The real one, steered."""
     return MEASURE(training, episodes) + 1000 * (training.steps >= ENOUGH)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
     """Short episodes, small batches, frequent evaluations, and a level of ENOUGH steps."""
-    sizes = {"LEARNING_STARTS": 100, "BATCH_SIZE": 4, "EVAL_INTERVAL": 45}
+    sizes = {"LEARNING_STARTS": 100, "BATCH_SIZE": 4, "EVAL_INTERVAL": 45, "CLOSE_INTERVAL": 7}
     with pytest.MonkeyPatch.context() as patch:
         for name, task in tasks.TASKS.items():
             patch.setitem(tasks.TASKS, name, replace(task, horizon=25))
@@ -304,6 +305,21 @@ class TestTraining:
                 if terminated:
                     break
         assert measured == pytest.approx(task.normalized_score(sum(returns) / 4))
+
+    def test_evaluations_change_nothing(self, training):
+        training.collect(ENOUGH, tqdm(disable=True))
+        before = rng_state(), training._bare_env.np_random.bit_generator.state
+        training.evaluate()
+        after = rng_state(), training._bare_env.np_random.bit_generator.state
+        assert str(before) == str(after)
+        assert (before[0]["torch"] == after[0]["torch"]).all()
+
+    def test_evaluates_more_often_close_to_the_level(self, training):
+        assert training.interval == 45
+        training.history = [(45, 22.1)]
+        assert training.interval == 45
+        training.history.append((90, 22.2))
+        assert training.interval == 7
 
     def test_a_lucky_evaluation_is_not_the_level(self, training, monkeypatch):
         luck = {2: 50.0, 3: 40.0}
