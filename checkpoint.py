@@ -16,11 +16,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-import pickle
 import random
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ FORMAT = 1
 
 _STATE_NAME = re.compile(r"(\d{6,})-[a-z]+-\d+\.pt")
 _ROWS_NAME = re.compile(r"rows-(\d{6,})-(\d{6,})\.pt")
-_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
-               AttributeError, pickle.UnpicklingError, zipfile.BadZipFile)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ def read_file(path: Path, device: torch.device | str) -> dict[str, Any]:
         if damaged is not None:
             raise ValueError(f"{damaged} is damaged")
         state = torch.load(path, map_location=device, weights_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # of a damaged file zipfile and PyTorch raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(state, dict):
@@ -109,7 +107,7 @@ def _read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
 def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]:
     """The newest state of a run that is whole, together with the trajectories it needs.
 
-    A damaged one is passed over with a warning, for the one before it.
+    A damaged one is passed over with a warning, where one before it is whole.
 
     Returns:
         What `CheckpointStore.save` was given; the trajectories are in state["collected"].
@@ -117,32 +115,51 @@ def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]
     Raises:
         UserError: there is none, or none is whole.
     """
-    problem = f"{run_dir}: there is no checkpoint to resume from"
+    problems = []
     for path in state_files(run_dir):
         try:
             state = _read_state(path, device)
-            state["collected"] = _read_rows(path.parent, state["buffer"])
+            state["collected"] = _read_rows(path, state.get("buffer"))
             state["number"] = _number(path)
         except UserError as error:
-            logger.warning("%s", error)
-            problem = str(error)
+            problems.append(str(error))
             continue
+        for problem in problems:
+            logger.warning("%s; going on from %s", problem, path.name)
         return state
-    raise UserError(problem)
+    if not problems:
+        raise UserError(f"{run_dir}: there is no checkpoint to resume from")
+    others = f"; the {len(problems) - 1} before it are no better" if len(problems) > 1 else ""
+    raise UserError(problems[0] + others)
 
 
-def _read_rows(folder: Path, buffer_state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The files that hold collected trajectories stored_from to total - 1."""
-    needed, total = buffer_state["stored_from"], buffer_state["total"]
+def _read_rows(state_file: Path, buffer_state: Any) -> list[dict[str, Any]]:
+    """The collected trajectories stored_from to total - 1, from the files that hold them."""
+    layout = buffer_state if isinstance(buffer_state, dict) else {}
+    if not all(type(layout.get(name)) is int for name in ("stored_from", "total", "first_held")):
+        raise UserError(f"{state_file}: not a checkpoint of this program")
+    folder, needed, total = state_file.parent, layout["stored_from"], layout["total"]
     parts = []
     for low, high, path in _rows_files(folder):
         if low <= needed < high <= total:
-            part = read_file(path, "cpu")
+            part = _read_part(path)
             parts.append(_without_first(part, needed - low))
             needed = high
     if needed != total:
         raise UserError(f"{folder}: collected trajectory {needed} of {total} is missing")
     return parts
+
+
+def _read_part(path: Path) -> dict[str, Any]:
+    """A file of collected trajectories: their rows by name, final observations and lengths."""
+    part = read_file(path, "cpu")
+    rows, finals, lengths = (part.get(name) for name in ("rows", "finals", "lengths"))
+    numbers = isinstance(lengths, list) and all(type(n) is int for n in lengths)
+    if isinstance(rows, dict) and isinstance(lengths, list) and numbers:
+        sizes = [(x, sum(lengths)) for x in rows.values()] + [(finals, len(lengths))]
+        if all(isinstance(x, torch.Tensor) and x.shape[:1] == (n,) for x, n in sizes):
+            return part
+    raise UserError(f"{path}: not collected trajectories of this program")
 
 
 def _without_first(part: dict[str, Any], count: int) -> dict[str, Any]:
@@ -230,6 +247,16 @@ class CheckpointStore:
         for _, high, path in _rows_files(self._folder):
             if high <= oldest:
                 path.unlink()
+
+
+@contextmanager
+def refusing_foreign_state() -> Iterator[None]:
+    """A state that does not have what is taken from it inside is a `UserError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"--resume: not a checkpoint of this program ({reason})") from error
 
 
 def check_shapes(module: torch.nn.Module, state: Mapping[str, Any], owner: str) -> None:

@@ -19,6 +19,7 @@ from checkpoint import (
     CheckpointStore,
     check_shapes,
     load_checkpoint,
+    refusing_foreign_state,
     rng_state,
     set_rng_state,
 )
@@ -104,7 +105,8 @@ class Experiment:
         self.logger = Logger(run_dir, settings, fingerprint)
         self.checkpoints = CheckpointStore(run_dir, settings.keep_checkpoints, state)
         if state is not None:
-            self._load_state_dict(state)
+            with refusing_foreign_state():
+                self._load_state_dict(state)
 
     def _load_data(self, path: Path) -> dict[str, Any]:
         """Make the replay buffer of the offline data; returns the data's fingerprint."""
@@ -349,9 +351,10 @@ class Experiment:
                 raise UserError(
                     f"--resume: the checkpoint has {name} {state.get(name)}, not {value}"
                 )
-        for name in ("actor", "critic"):
-            owner = f"--resume: the checkpoint's {name}"
-            check_shapes(getattr(self.trainer.nets, name), state["trainer"][name], owner)
+        with refusing_foreign_state():
+            for name in ("actor", "critic"):
+                owner = f"--resume: the checkpoint's {name}"
+                check_shapes(getattr(self.trainer.nets, name), state["trainer"][name], owner)
         return state
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
