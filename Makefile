@@ -3,13 +3,12 @@ SEED ?= 16
 # transitions of the generated dataset
 RUN_STEPS ?= 100000
 RUN_ENV ?= maze2d-umaze-v1
-RUN_ARGS ?= --device cpu --embed_dim 64 --n_layer 2 --n_head 2 --K 2 --eval_context_length 2 \
-	--batch_size 128 --eval_rtg 60 --online_rtg 60 --num_eval_episodes 20 --replay_size 2500 \
+RUN_ARGS ?= --device cpu --embed_dim 128 --n_layer 2 --n_head 2 --K 1 --eval_context_length 1 \
+	--eval_rtg 60 --online_rtg 60 --num_eval_episodes 20 --replay_size 2500 \
 	--actor_rl_coeff 0.1 --use_entropy_reg 0 --stoc 0 --actor_sup_coeff 1 \
-	--learning_rate 0.001 --weight_decay 0.0001 --warmup_steps 500 \
-	--critic_learning_rate 0.0002 --num_actor_update_interval 1 \
-	--num_updates_per_pretrain_iter 2000 --max_online_iters 20 \
-	--num_updates_per_online_iter 200 --eval_interval 4 --minimum_sapairs_per_iter 1000
+	--weight_decay 0.0001 --critic_learning_rate 0.0002 --num_actor_update_interval 1 \
+	--num_updates_per_pretrain_iter 5000 --max_online_iters 30 --eval_interval 5 \
+	--minimum_sapairs_per_iter 1000
 
 PYTHON ?= python3
 # a Python 3.8 to 3.10, for the original engine
