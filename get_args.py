@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from envs.tasks import ALIASES, get_task
 from settings import GROUPS, Settings
-from utils import UserError
+from utils import UserError, json_object
 
 CONFIG_FILE = "config.json"
 # dataclass fields that are flags, in the order of their declaration, and their types
@@ -148,7 +147,7 @@ def _resumed(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _recorded_settings(run_dir: Path, recurrent: bool) -> Mapping[str, Any]:
     path = run_dir / CONFIG_FILE
     try:
-        config = json.loads(path.read_text())
+        config = json_object(path.read_text())
         was_recurrent = bool(config.get("recurrent"))
         recorded = {name: x for name, x in config["settings"].items() if name in FLAGS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

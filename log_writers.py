@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from run_record import plain
 from settings import Settings
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, json_object
 
 
 class Writer(Protocol):
@@ -74,7 +74,7 @@ class MetricsFiles:
 
     def _rewrite_csv(self) -> None:
         try:
-            rows = [json.loads(line) for line in self._jsonl.read_text().splitlines()]
+            rows = [json_object(line) for line in self._jsonl.read_text().splitlines()]
             self._columns = list(dict.fromkeys(key for row in rows for key in row))
             with atomic_write(self._csv, "w") as file:
                 file.write(self._as_csv(rows, header=True))

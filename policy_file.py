@@ -52,7 +52,7 @@ from policy_checks import (
 )
 from run_record import package_versions, plain
 from settings import Settings
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, json_object
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, POLICY_FILE = "policy.safetensors", "policy.json"
@@ -231,7 +231,7 @@ def _last_scores(run_dir: Path, rows: int) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        lines = [json.loads(line) for line in _read_bytes(path).splitlines()[:rows]]
+        lines = [json_object(line) for line in _read_bytes(path).splitlines()[:rows]]
         scored = [line for line in lines if "evaluation/normalized_score" in line]
         place = ("phase", "iteration", "total_transitions_sampled")
         return {
@@ -240,7 +240,7 @@ def _last_scores(run_dir: Path, rows: int) -> dict[str, Any] | None:
             for name, value in line.items()
             if name in place or name.startswith("evaluation/")
         } or None
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except ValueError:
         raise UserError(f"{path}: damaged; it has a line that is no JSON object") from None
 
 
@@ -253,10 +253,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(_read_bytes(path))
-    except (ValueError, RecursionError) as error:
+        return json_object(_read_bytes(path))
+    except ValueError as error:
         reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path}: damaged, not JSON ({reason})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return content
+        raise UserError(f"{path}: damaged ({reason})") from None

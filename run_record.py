@@ -18,7 +18,7 @@ from typing import Any
 
 from get_args import CONFIG_FILE, FLAGS
 from settings import Settings
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, json_object
 
 _SOURCE = Path(__file__).resolve().parent
 _PACKAGES = (
@@ -103,7 +103,7 @@ def write_config(
     session = _session(datetime.now(UTC))
     try:
         if path.exists():
-            config = json.loads(path.read_text())
+            config = json_object(path.read_text())
             changed = {
                 name: [config["settings"].get(name), value]
                 for name, value in recorded.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -55,6 +56,21 @@ def select_device(device: str, force_device: int = -1) -> torch.device:
         return torch.device(device)
     free = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
     return torch.device(f"cuda:{int(np.argmax(free))}")
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object that a text is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
 
 
 @contextmanager

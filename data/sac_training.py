@@ -7,7 +7,6 @@ tensors; nothing in it is unpickled. From there it goes on exactly as if it had 
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from stable_baselines3.common.logger import Logger
 from tqdm import tqdm
 
 from blocks import Block
-from checkpoint import rng_state, set_rng_state
+from checkpoint import read_file, rng_state, set_rng_state, write_verified
 from envs import EnvVector, make
 from envs.tasks import TASKS, Task
 from utils import UserError, atomic_write
@@ -39,8 +38,8 @@ EVAL_EPISODES = 10
 CONFIRMING_EPISODES = 50
 STATE_FILE = "state.pt"
 
-_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
-           AttributeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+_DAMAGE = (UserError, OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
+           AttributeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 class SacTraining:
@@ -71,7 +70,7 @@ class SacTraining:
         state, stored_steps = None, 0
         if (folder / STATE_FILE).exists():
             with _reading(folder):
-                state = torch.load(folder / STATE_FILE, weights_only=True)
+                state = read_file(folder / STATE_FILE, "cpu")
                 stored_steps = int(state["history"][-1][0])
         # the last episode may run past the maximum
         rows = max(max_steps, stored_steps) + task.horizon + 1
@@ -181,10 +180,9 @@ class SacTraining:
             self._folder.mkdir(exist_ok=True)
             with atomic_write(self._rows_file(self.steps)) as file:
                 np.savez(file, **rows)
-            with atomic_write(self._folder / STATE_FILE) as file:
-                torch.save(state, file)
+            write_verified(self._folder / STATE_FILE, state)
         except OSError as error:
-            raise UserError(f"{self._folder}: cannot be written ({error.strerror})") from None
+            raise UserError(f"{self._folder}: cannot be written ({error})") from None
 
     def _rows_file(self, steps: int) -> Path:
         return self._folder / f"rows-{steps}.npz"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from get_args import CONFIG_FILE
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, json_object
 
 SCORE = "evaluation/normalized_score"
 FORMATS = (".png", ".pdf", ".svg")
@@ -64,7 +63,7 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     """
     path = run_dir / "metrics.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json_object(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}); give the folder of a run") from None
@@ -86,7 +85,7 @@ def read_curve(run_dir: Path, metric: str) -> Curve:
         near = difflib.get_close_matches(metric, known, n=3) or known
         raise UserError(f"--metric {metric}: not logged by {run_dir}; try {', '.join(near)}")
     try:
-        config = json.loads((run_dir / CONFIG_FILE).read_text())
+        config = json_object((run_dir / CONFIG_FILE).read_text())
         settings, offline = config["settings"], (config["fingerprint"] or {})
         before = [row for row in having if row["phase"] == "pretrain"][-1:]
         kept = before + [row for row in having if row["phase"] != "pretrain"]

@@ -202,15 +202,15 @@ class TestGoingOn:
         assert_equal(read(straight, MEDIUM), made(broken, MEDIUM, steps=1000))
 
     def test_an_interruption_between_rows_and_state(self, straight, tmp_path, monkeypatch):
-        save = torch.save
+        save = sac_training.write_verified
 
-        def interrupted(state, file):
+        def interrupted(path, state):
             if len(state["history"]) == 3:
                 raise KeyboardInterrupt
-            save(state, file)
+            save(path, state)
 
         with monkeypatch.context() as patch:
-            patch.setattr(torch, "save", interrupted)
+            patch.setattr(sac_training, "write_verified", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 made(tmp_path / "broken")
         assert_equal(read(straight), made(tmp_path / "broken"))
@@ -232,14 +232,18 @@ class TestGoingOn:
         assert first not in capsys.readouterr().out
 
     @pytest.mark.parametrize(
-        "fault", ["checkpoint", "state", "history", "absent", "rows", "pickle"]
+        "fault", ["truncated", "flipped", "state", "history", "absent", "rows", "pickle"]
     )
     def test_a_damaged_training(self, finished, fault):
         folder = finished / FOLDER
         rows = sorted(folder.glob("rows-*"))[0]
         checkpoint = folder / "state.pt"
-        if fault == "checkpoint":
+        if fault == "truncated":
             checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+        elif fault == "flipped":
+            content = bytearray(checkpoint.read_bytes())
+            content[len(content) // 2] ^= 1
+            checkpoint.write_bytes(content)
         elif fault == "state":
             torch.save({"history": [(60, 0.0)]}, checkpoint)
         elif fault == "history":

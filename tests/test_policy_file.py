@@ -193,9 +193,9 @@ def test_truncated(folder, name, share):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("policy.json", b"\xff\xfe", "damaged, not JSON"),
-        ("policy.json", b"[" * 100_000, "damaged, not JSON"),
-        ("policy.json", b"[1]", "not a JSON object"),
+        ("policy.json", b"\xff\xfe", "damaged ("),
+        ("policy.json", b"[" * 100_000, "damaged ("),
+        ("policy.json", b"[1]", "damaged (it is not a JSON object)"),
         ("policy.json", b"{}", "format_version None, where this program reads 1"),
         ("policy.safetensors", struct.pack("<Q", 2**63) + b"{}", "damaged"),
         ("policy.safetensors", struct.pack("<Q", 2) + b"[]", "damaged"),
