@@ -1,0 +1,121 @@
+"""One table of the published runs' flags: README, the shell sweeps and the table agree."""
+
+import shlex
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from envs.tasks import TASKS
+from get_args import check_settings, parse_args
+from logger import method_name
+from settings import Settings
+from sweeps.published import METHOD_FLAGS, SUITE_TASKS, SUITES, TASK_FLAGS
+from tests.conftest import ROOT
+from tests.test_get_args import ODT, TD3, readme_settings
+
+
+def shell(suite: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    script = ROOT / "scripts" / f"{suite}.sh"
+    env = {"PATH": "/usr/bin:/bin", **environment}
+    return subprocess.run([script, *words], capture_output=True, text=True, env=env)
+
+
+def shell_settings(suite: str, *words: str) -> list[Settings]:
+    """Settings of the commands that a dry run prints."""
+    done = shell(suite, "--dry-run", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert all(command[:2] == ["python", "main.py"] for command in commands)
+    return [parse_args(command[2:]) for command in commands]
+
+
+def table_settings(task: str, method: str = "TD3+ODT") -> Settings:
+    return parse_args(["--env", task, "--seed", "16", *METHOD_FLAGS[method], *TASK_FLAGS[task]])
+
+
+def test_table_has_every_task_of_the_benchmark_once() -> None:
+    named = [task for suite in SUITES for task in SUITE_TASKS[suite]]
+    assert sorted(named) == sorted(TASKS) == sorted(TASK_FLAGS)
+
+
+def test_table_and_readme_are_the_same_commands() -> None:
+    assert {table_settings(task) for task in TASK_FLAGS} == set(readme_settings())
+    assert shlex.join(METHOD_FLAGS["ODT"]) == ODT
+    assert shlex.join(METHOD_FLAGS["TD3"]) == TD3
+
+
+def test_shell_sweeps_and_readme_are_the_same_commands() -> None:
+    printed = [settings for suite in SUITES for settings in shell_settings(suite)]
+    assert len(printed) == len(TASKS)
+    assert set(printed) == set(readme_settings())
+
+
+@pytest.mark.parametrize("method", METHOD_FLAGS)
+def test_every_method_can_run_on_every_task(method: str) -> None:
+    for task in TASK_FLAGS:
+        settings = table_settings(task, method)
+        check_settings(settings)
+        assert method_name(settings) == method
+
+
+def test_shell_sweep_takes_methods_seeds_tasks_delay_and_flags() -> None:
+    words = ["--method", "ODT,TD3", "--seeds", "1,2", "--tasks", "ant-*,hopper-random-v2"]
+    words += ["--delayed_reward", "5", "--", "--suffix", "a b", "--embed_dim=64"]
+    expected = [
+        replace(table_settings(task, method), seed=seed, delayed_reward=5,
+                suffix="a b", embed_dim=64)
+        for task in ("ant-medium-v2", "ant-medium-replay-v2", "ant-random-v2", "hopper-random-v2")
+        for method in ("ODT", "TD3")
+        for seed in (1, 2)
+    ]  # fmt: skip
+    assert shell_settings("mujoco", *words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sead", "1"], "--sead: unknown option"),
+        (["ODT"], "ODT: unknown option"),
+        (["--seeds", "1,x"], "--seeds x"),
+        (["--seeds", "4294967296"], "--seeds 4294967296"),
+        (["--seeds", ","], "names no seed"),
+        (["--seeds"], "needs a value"),
+        (["--tasks", "hopper-medium-v2"], "--tasks hopper-medium-v2: no such task"),
+        (["--tasks", "maze2d-*,*.py"], "--tasks *.py"),
+        (["--method", "TD3+ODT,PDT"], "--method PDT: unknown method; use TD3+ODT"),
+        (["--delayed_reward", "1"], "--delayed_reward 1"),
+        (["--delayed_reward", "-2"], "--delayed_reward -2"),
+    ],
+)
+def test_bad_arguments_are_one_line(words: list[str], said: str) -> None:
+    done = shell("maze2d", "--dry-run", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_usage_names_options_methods_and_tasks(suite: str) -> None:
+    text = shell(suite, "--help").stdout
+    assert text.startswith(f"usage: scripts/{suite}.sh ")
+    options = ["--method", "--seeds", "--tasks", "--delayed_reward", "--dry-run", "-h"]
+    assert all(word in text for word in [*options, *METHOD_FLAGS, *SUITE_TASKS[suite]])
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "runs"), [("0 0 0", 0, 3), ("0 3 0", 1, 3), ("0 2", 2, 2), ("75", 75, 1)]
+)
+def test_exit_codes_of_the_runs(tmp_path, codes: str, code: int, runs: int) -> None:
+    """A failed run does not keep the next from running; one that was stopped or refused does."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        '#!/bin/sh\necho "$@" >> "$LOG"; n=$(wc -l < "$LOG"); set -- $CODES\n'
+        'shift $((n - 1)); exit "$1"\n'
+    )
+    fake.chmod(0o755)
+    log = tmp_path / "log"
+    done = shell("maze2d", "--tasks", "maze2d-open-v0", "--seeds", "1,2,3",
+                 PYTHON=str(fake), LOG=str(log), CODES=codes)  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert len(log.read_text().splitlines()) == runs
