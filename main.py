@@ -38,6 +38,7 @@ from logger import Logger, create_run_dir
 from online_buffer import OnlineBuffer
 from replay_buffer import Batch, ReplayBuffer
 from rl_gradients import OnPolicyGradient
+from run_state import RunSession
 from settings import Settings
 from stopping import Stopped, StopSignal
 from trainer import Trainer
@@ -101,6 +102,7 @@ class Experiment:
         self.best_score = -math.inf
         self.start = time.perf_counter()
         run_dir = create_run_dir(settings)
+        self.session = RunSession(run_dir)
         state = self._read_checkpoint(run_dir) if settings.resume else None
         self.logger = Logger(run_dir, settings, fingerprint)
         self.checkpoints = CheckpointStore(run_dir, settings.keep_checkpoints, state)
@@ -149,8 +151,9 @@ class Experiment:
         """
         self._say_hello()
         try:
-            self.pretrain()
-            self.finetune()
+            with self.session:
+                self.pretrain()
+                self.finetune()
         finally:
             self.logger.finish()
             self.eval_envs.close()

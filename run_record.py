@@ -1,4 +1,7 @@
-"""What a run writes down about itself before it starts: config.json."""
+"""What a run writes down about itself before it starts: config.json.
+
+run_state.py adds how it ended.
+"""
 
 from __future__ import annotations
 

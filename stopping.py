@@ -13,6 +13,9 @@ from types import FrameType
 class Stopped(Exception):
     """The run ended early, on request, and left a checkpoint of where it was."""
 
+    # what config.json says of the run's end
+    outcome = "stopped"
+
 
 class StopSignal:
     """Notes SIGTERM and SIGINT, so that a run can end at a good place.

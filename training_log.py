@@ -24,6 +24,8 @@ class Divergence(Exception):
     """
 
     REPORT = "divergence.json"
+    # what config.json says of the run's end
+    outcome = "diverged"
 
     def __init__(self, names: list[str], batch: Batch | None) -> None:
         super().__init__(", ".join(names))

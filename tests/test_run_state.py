@@ -1,0 +1,151 @@
+"""What a run's folder tells about its end, of whole runs and real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from filelock import FileLock
+
+import run_state as run_state_module
+from main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED, Experiment, main
+from run_state import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    KILLED,
+    LOCK_FILE,
+    RUNNING,
+    STOPPED,
+    UNFINISHED,
+    RunSession,
+    is_running,
+    run_state,
+)
+from tests.conftest import ROOT
+from tests.tiny_runs import DETERMINISTIC, TINY, interrupted_run, run
+from trainer import Trainer
+from utils import UserError
+
+pytestmark = pytest.mark.usefixtures("short_horizons")
+
+FLAGS = [*DETERMINISTIC, "--K", "2", "--eval_context_length", "2", "--max_online_iters", "2"]
+
+
+def config_of(run_dir):
+    return json.loads((run_dir / "config.json").read_text())
+
+
+def state_of(run_dir):
+    return run_state(run_dir, config_of(run_dir))
+
+
+def test_a_finished_run_says_so(data_dir, tmp_path):
+    run_dir = tmp_path / "run"
+    assert run(data_dir, run_dir, *FLAGS) == 0
+    config = config_of(run_dir)
+    assert config["outcome"] == FINISHED
+    assert config["ended"] >= config["started"]
+    assert state_of(run_dir) == (FINISHED, "")
+    assert not is_running(run_dir)
+
+
+def test_the_last_session_counts(data_dir, tmp_path):
+    run_dir = tmp_path / "run"
+    assert interrupted_run(data_dir, run_dir, *FLAGS, when=1) == EXIT_INTERRUPTED
+    assert state_of(run_dir)[0] == STOPPED
+    assert main(["--resume", str(run_dir)]) == 0
+    config = config_of(run_dir)
+    assert (config["outcome"], config["resumed"][0]["outcome"]) == (STOPPED, FINISHED)
+    assert state_of(run_dir) == (FINISHED, "")
+
+
+def test_divergence_and_errors_are_told_apart(data_dir, tmp_path, monkeypatch):
+    def update(self, batch):
+        self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
+
+    def crash(self):
+        raise RuntimeError("out of\nmemory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update_critic", update)
+        assert run(data_dir, tmp_path / "diverged", *FLAGS) == EXIT_DIVERGED
+    assert state_of(tmp_path / "diverged")[0] == DIVERGED
+    assert "critic_MSE_loss" in state_of(tmp_path / "diverged")[1]
+    monkeypatch.setattr(Experiment, "collect", crash)
+    with pytest.raises(RuntimeError):
+        run(data_dir, tmp_path / "failed", *FLAGS)
+    assert state_of(tmp_path / "failed") == (FAILED, "RuntimeError: out of memory")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_is_seen_running_and_gone(data_dir, tmp_path, kind):
+    run_dir = tmp_path / "run"
+    where = ["--env", "maze2d-umaze-v1", "--data_dir", str(data_dir), "--run_dir", str(run_dir)]
+    flags = [*TINY, *FLAGS, "--num_updates_per_pretrain_iter", "1000000"]
+    command = [sys.executable, str(ROOT / "main.py"), *where, *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        while not (run_dir / "config.json").exists():
+            time.sleep(0.02)
+        try:
+            assert state_of(run_dir) == (RUNNING, "")
+        finally:
+            process.send_signal(kind)
+            process.communicate()
+    if kind == signal.SIGKILL:
+        assert state_of(run_dir) == (KILLED, "")
+    else:
+        assert process.returncode == EXIT_STOPPED
+        assert state_of(run_dir) == (STOPPED, "")
+
+
+def test_a_run_at_work_is_not_resumed_by_another(data_dir, tmp_path, monkeypatch, capsys):
+    run_dir = tmp_path / "run"
+    assert interrupted_run(data_dir, run_dir, *FLAGS, when=1) == EXIT_INTERRUPTED
+    before = (run_dir / "config.json").read_bytes()
+    monkeypatch.setattr(run_state_module, "_PATIENCE", 0.0)
+    capsys.readouterr()
+    with FileLock(run_dir / LOCK_FILE):
+        assert state_of(run_dir) == (RUNNING, "")
+        assert main(["--resume", str(run_dir)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "another program is at work on this run" in error
+    assert (run_dir / "config.json").read_bytes() == before
+    assert main(["--resume", str(run_dir)]) == 0
+
+
+def test_runs_of_versions_without_a_lock(tmp_path):
+    assert run_state(tmp_path, {"settings": {}}) == (UNFINISHED, "")
+
+
+def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    (tmp_path / "config.json").write_text("{}")
+    with RunSession(tmp_path):
+        pass
+    assert "No locks available" in caplog.text
+    assert config_of(tmp_path)["outcome"] == FINISHED
+
+
+def test_a_full_disk_keeps_the_record(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"settings": {}}')
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="the reason"), RunSession(tmp_path):
+        monkeypatch.setattr("os.fsync", full)
+        raise UserError("the reason")
+    assert config_of(tmp_path) == {"settings": {}}
+    assert state_of(tmp_path) == (KILLED, "")
