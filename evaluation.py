@@ -7,15 +7,15 @@ without padding, of those environments that are still running.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from decision_transformer import DecisionTransformer, Deterministic, Noise, PolicyOutput
+from decision_transformer import Deterministic, Noise, PolicyOutput
 from decision_transformer.decision_transformer import MAX_TIMESTEPS
 from decision_transformer.policy import clamp_action
 from delayedreward import RewardDelayer
@@ -25,6 +25,16 @@ from utils import UserError
 
 # rollouts in a row without a single step before collecting gives up
 _MOST_FRUITLESS = 10
+
+
+class ActingPolicy(Protocol):
+    """What a rollout needs of a policy."""
+
+    def act(
+        self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor
+    ) -> PolicyOutput: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class Environments(Protocol):
@@ -180,7 +190,7 @@ class _Records:
 
 @torch.inference_mode()
 def rollout(
-    actor: DecisionTransformer,
+    actor: ActingPolicy,
     envs: Environments,
     settings: RolloutSettings,
     target_return: float,
@@ -252,7 +262,7 @@ def rollout(
 
 
 def collect_episodes(
-    actor: DecisionTransformer,
+    actor: ActingPolicy,
     envs: Environments,
     settings: RolloutSettings,
     target_return: float,

@@ -40,11 +40,16 @@ def method_name(settings: Settings) -> str:
     """The method by the weights of its losses: "TD3+ODT", "ODT", "TD3", "SAC+ODT", ...
 
     An RL coefficient of 0 is the online decision transformer (ODT) alone, a supervised one of 0
-    the RL gradient alone. Recurrent critics add their kind: "TD3+ODT-LSTM".
+    the RL gradient alone. An MLP's supervised loss is behaviour cloning: "TD3+BC", "BC",
+    "IQL-MLP". Recurrent critics add their kind: "TD3+ODT-LSTM".
     """
+    imitation = "BC" if settings.policy == "mlp" else "ODT"
     parts = [settings.rl_algo] if settings.actor_rl_coeff else []
-    parts += ["ODT"] if settings.actor_sup_coeff or not parts else []
-    return "+".join(parts) + (f"-{settings.arch}" if settings.recurrent else "")
+    parts += [imitation] if settings.actor_sup_coeff or not parts else []
+    name = "+".join(parts)
+    if settings.policy == "mlp" and imitation not in parts:
+        name += "-MLP"
+    return name + (f"-{settings.arch}" if settings.recurrent else "")
 
 
 def create_run_dir(settings: Settings, now: datetime | None = None) -> Path:

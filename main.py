@@ -23,6 +23,7 @@ from checkpoint import (
     rng_state,
     set_rng_state,
 )
+from collecting import JumpStart, return_to_ask_for, schedule_metrics
 from data import dataset_path, load_dataset
 from envs.tasks import get_task
 from evaluation import (
@@ -33,12 +34,13 @@ from evaluation import (
     exploring_action,
     rollout,
 )
-from get_args import check_settings, notices, parse_args
+from get_args import parse_args
 from logger import Logger, create_run_dir
 from online_buffer import OnlineBuffer
 from replay_buffer import Batch, ReplayBuffer
 from rl_gradients import OnPolicyGradient
 from run_state import RunSession
+from setting_checks import check_settings, notices
 from settings import Settings
 from stopping import Stopped, StopSignal
 from trainer import Trainer
@@ -94,6 +96,7 @@ class Experiment:
             self.online_buffer = OnlineBuffer(
                 self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
             )
+        self.jump_start = JumpStart(settings)
         self.iterations = {"pretrain": 0, "online": 0}
         self.phase = ""
         self.transitions = 0
@@ -189,7 +192,7 @@ class Experiment:
         while self.iterations["online"] < s.max_online_iters and (
             self.collected or self.transitions < self.budget
         ):
-            self._start_phase("online", s.actor_rl_coeff, s.actor_sup_coeff)
+            self._start_phase("online", s.actor_rl_coeff, s.actor_sup_coeff, s.prev_policy_coeff)
             # an iteration that was stopped in training has collected already
             self.collected = self.collected or self.collect()
             metrics = self._train(sample, s.num_updates_per_online_iter, self.online_buffer)
@@ -203,15 +206,15 @@ class Experiment:
 
     def collect(self) -> dict[str, float]:
         """Roll out whole episodes until there are enough steps, and add them to the buffer."""
-        s, actor = self.settings, self.trainer.nets.actor
+        s, actor, iteration = self.settings, self.trainer.nets.actor, self.iterations["online"]
         start = time.perf_counter()
         actor.train(s.online_data_mode == "train")
         choose = partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise)
         episodes = collect_episodes(
-            actor,
+            self.jump_start.policy(actor, iteration),
             self.online_envs,
             self.rollout_settings,
-            s.online_rtg,
+            return_to_ask_for(s, iteration),
             choose,
             s.minimum_sapairs_per_iter,
         )
@@ -221,7 +224,7 @@ class Experiment:
         if self.online_buffer is not None:
             self.online_buffer.start_iteration(stored, actor)
         self.transitions += sum(episode.length for episode in stored)
-        metrics = collection_metrics(episodes, self.task)
+        metrics = collection_metrics(episodes, self.task) | schedule_metrics(s, iteration)
         metrics["time/rollout"] = time.perf_counter() - start
         return metrics
 
@@ -262,11 +265,13 @@ class Experiment:
             raise Stopped
         return metrics
 
-    def _start_phase(self, phase: str, rl_coeff: float, sup_coeff: float) -> None:
+    def _start_phase(self, phase: str, *coefficients: float) -> None:
         """Once per phase: its coefficients and fresh targets."""
         if self.phase != phase:
             self.phase = phase
-            self.trainer.start_phase(rl_coeff, sup_coeff)
+            self.trainer.start_phase(*coefficients)
+            if phase == "online":
+                self.jump_start.start(self.trainer.nets.actor)
 
     def _finish_iteration(self, metrics: dict[str, float], last: bool) -> None:
         """Log the iteration, keep what is good, and end here where that is asked for.
@@ -339,6 +344,7 @@ class Experiment:
             "trainer": self.trainer.state_dict(),
             "buffer": self.buffer.state_dict(),
             "online_buffer": None if online is None else online.state_dict(),
+            "jump_start": self.jump_start.state_dict(),
             "rng": rng_state(),
             "eval_rng": self.eval_envs.rng_states(),
             "online_rng": self.online_envs.rng_states(),
@@ -370,6 +376,7 @@ class Experiment:
         self.buffer.load_state_dict(state["buffer"], state["collected"])
         if self.online_buffer is not None:
             self.online_buffer.load_state_dict(state["online_buffer"], self.trainer.nets.actor)
+        self.jump_start.load_state_dict(state.get("jump_start"), self.trainer.nets.actor)
         self.eval_envs.set_rng_states(state["eval_rng"])
         self.online_envs.set_rng_states(state["online_rng"])
         set_rng_state(state["rng"])

@@ -1,4 +1,4 @@
-"""The networks that the settings describe."""
+"""The networks that the settings describe, and the actor's optimiser."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ from functools import partial
 import torch
 
 from critic import Critic, CriticConfig
-from decision_transformer import DecisionTransformer, TransformerSize
+from decision_transformer import Actor, DecisionMLP, DecisionTransformer, TransformerSize
 from envs.tasks import Task
+from lamb import Lamb
 from recurrent_critic import RecurrentCritic
 from rl_gradients import RLGradient
 from settings import Settings
 
 
-def make_actor(settings: Settings, task: Task) -> DecisionTransformer:
+def make_actor(settings: Settings, task: Task) -> Actor:
     """The policy that the settings describe."""
+    autocast_dtype = torch.bfloat16 if settings.precision == "bf16" else None
+    if settings.policy == "mlp":
+        return DecisionMLP(
+            task.obs_dim,
+            task.act_dim,
+            width=settings.embed_dim,
+            depth=settings.n_layer,
+            activation=settings.activation_function,
+            stochastic=bool(settings.stoc),
+            autocast_dtype=autocast_dtype,
+        )
     size = TransformerSize(
         embed_dim=settings.embed_dim,
         n_layer=settings.n_layer,
@@ -30,8 +42,20 @@ def make_actor(settings: Settings, task: Task) -> DecisionTransformer:
         size,
         stochastic=bool(settings.stoc),
         ordering=bool(settings.ordering),
-        autocast_dtype=torch.bfloat16 if settings.precision == "bf16" else None,
+        autocast_dtype=autocast_dtype,
     )
+
+
+def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimizer:
+    """LAMB, or AdamW where `--actor_optimizer adamw` asks for it."""
+    if settings.actor_optimizer == "adamw":
+        return torch.optim.AdamW(
+            actor.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            foreach=True,
+        )
+    return Lamb(actor.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from critic import Critic
-from decision_transformer import DecisionTransformer
+from decision_transformer import Actor
 from evaluation import Episode
 from replay_buffer import Batch, ReplayBuffer
 from rl_gradients.common import log_likelihood
@@ -43,9 +43,9 @@ class OnlineBuffer:
         buffer.keep_transitions = algorithm.buffer_size
         self._rows = range(0)
         self._log_probs = self._returns = self._advantages = torch.empty(0)
-        self._old_actor: DecisionTransformer | None = None
+        self._old_actor: Actor | None = None
 
-    def start_iteration(self, episodes: Sequence[Episode], actor: DecisionTransformer) -> None:
+    def start_iteration(self, episodes: Sequence[Episode], actor: Actor) -> None:
         """Set the window after these episodes were added to the replay buffer.
 
         Args:
@@ -75,7 +75,7 @@ class OnlineBuffer:
             "old_actor": None if old is None else old.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], actor: DecisionTransformer) -> None:
+    def load_state_dict(self, state: dict[str, Any], actor: Actor) -> None:
         """Restore `state_dict()` after the replay buffer.
 
         Args:

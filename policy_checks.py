@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from checkpoint import check_shapes
-from decision_transformer import DecisionTransformer
+from decision_transformer import Actor
 from envs.tasks import Task, get_task
-from get_args import check_model, check_value
 from networks import make_actor
+from setting_checks import check_model, check_value
 from settings import Settings
 from utils import UserError
 
 # the settings that make the network, and those that say how it acts
-MODEL_SETTINGS = ("embed_dim", "n_layer", "n_head", "activation_function", "dropout", "ordering",
-                  "stoc", "precision")  # fmt: skip
+MODEL_SETTINGS = ("policy", "embed_dim", "n_layer", "n_head", "activation_function", "dropout",
+                  "ordering", "stoc", "precision")  # fmt: skip
 ACTING_SETTINGS = ("K", "eval_context_length", "eval_rtg", "delayed_reward")
 _LARGEST_SETTING = 2**31
 
@@ -72,6 +72,8 @@ def checked_settings(owner: object, recorded: Any, extra: tuple[str, ...] = ()) 
     names = (*MODEL_SETTINGS, *ACTING_SETTINGS, *extra)
     if not isinstance(recorded, dict):
         raise UserError(f"{owner}: no settings in it")
+    # older policies and runs do not say, because there was no other
+    recorded = {"policy": Settings.policy} | recorded
     missing = [name for name in names if name not in recorded]
     if missing:
         raise UserError(f"{owner}: no {', '.join(missing)} in its settings")
@@ -111,7 +113,7 @@ def checked_actor(
     task: Task,
     weights: Mapping[str, Any],
     device: torch.device | str,
-) -> DecisionTransformer:
+) -> Actor:
     """The actor with these weights, ready to act.
 
     Nothing of a recorded size is made before the weights turn out to have that size.

@@ -2,7 +2,7 @@
 
 A policy's folder holds
 
-    policy.safetensors    the weights of the decision transformer, float32, by their names in it
+    policy.safetensors    the weights of the network, float32, by their names in it
     policy.json           everything else:
         format_version    1
         task              name, obs_dim, act_dim, horizon (steps), reward_divisor, reward_shift,
@@ -37,7 +37,7 @@ import torch
 from safetensors import SafetensorError
 
 from checkpoint import load_best, load_checkpoint
-from decision_transformer import DecisionTransformer
+from decision_transformer import Actor
 from envs.tasks import Task, get_task
 from evaluation import RolloutSettings
 from get_args import CONFIG_FILE
@@ -70,7 +70,7 @@ class Policy:
         record: JSON-able facts about where it comes from: "origin", "scores", "versions".
     """
 
-    actor: DecisionTransformer
+    actor: Actor
     task: Task
     settings: Settings
     state_mean: np.ndarray

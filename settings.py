@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RL_ALGORITHMS = ("TD3", "SAC", "AWAC", "IQL", "PPO", "AWR")
+RL_ALGORITHMS = ("TD3", "DDPG", "SAC", "AWAC", "IQL", "PPO", "AWR")
 SWITCH = (0, 1)
 # intervals in mathematical notation; a number flag without one takes any finite value
 POSITIVE, NOT_NEGATIVE = "(0, inf)", "[0, inf)"
@@ -27,9 +27,11 @@ ONLINE = "online fine-tuning"
 RL = "RL gradient"
 ALGORITHM = "per algorithm"
 CRITIC = "critic"
+ABLATION = "ablations"
 LOGGING = "logging"
 MACHINE = "machine"
-GROUPS = (DATA, MODEL, OPTIMISATION, PRETRAIN, ONLINE, RL, ALGORITHM, CRITIC, LOGGING, MACHINE)
+GROUPS = (DATA, MODEL, OPTIMISATION, PRETRAIN, ONLINE, RL, ALGORITHM, CRITIC, ABLATION, LOGGING,
+          MACHINE)  # fmt: skip
 
 
 def flag(
@@ -81,15 +83,20 @@ class Settings:
     delayed_reward: int = flag(0, DATA, "M > 1 pays rewards every M steps only, in the dataset "
         "and in the environment; 0 pays every step", within=NOT_NEGATIVE)
 
+    policy: str = flag("transformer", MODEL, "decision transformer, or an MLP that sees the state "
+        "alone (TD3+BC)", choices=("transformer", "mlp"))
     K: int = flag(20, MODEL, "context length in training, in environment steps",
         within=AT_LEAST_ONE)
     eval_context_length: int = flag(5, MODEL, "context length when acting, in environment steps; "
         "at most K", within=AT_LEAST_ONE)
-    embed_dim: int = flag(512, MODEL, "width of the transformer; a multiple of --n_head",
+    embed_dim: int = flag(512, MODEL, "width of the transformer, a multiple of --n_head; or of the "
+        "MLP's hidden layers",
         within=AT_LEAST_ONE)
-    n_layer: int = flag(4, MODEL, "transformer blocks", within=AT_LEAST_ONE)
+    n_layer: int = flag(4, MODEL, "transformer blocks, or the MLP's hidden layers",
+        within=AT_LEAST_ONE)
     n_head: int = flag(4, MODEL, "attention heads per block", within=AT_LEAST_ONE)
-    activation_function: str = flag("relu", MODEL, "activation in the transformer's MLPs",
+    activation_function: str = flag("relu", MODEL, "activation in the transformer's MLPs, or in "
+        "the MLP's hidden layers",
         choices=("relu", "gelu", "gelu_new", "silu", "tanh"))
     dropout: float = flag(0.1, MODEL, "dropout of attention weights and residual branches",
         within="[0, 1)")
@@ -101,10 +108,12 @@ class Settings:
         "policy", within=POSITIVE)
 
     batch_size: int = flag(256, OPTIMISATION, "sub-trajectories per batch", within=AT_LEAST_ONE)
-    learning_rate: float = flag(1e-4, OPTIMISATION, "actor's learning rate (LAMB)",
+    learning_rate: float = flag(1e-4, OPTIMISATION, "actor's learning rate",
         within=NOT_NEGATIVE, short="-lr")
-    weight_decay: float = flag(5e-4, OPTIMISATION, "actor's weight decay (LAMB)",
+    weight_decay: float = flag(5e-4, OPTIMISATION, "actor's weight decay",
         within=NOT_NEGATIVE, short="-wd")
+    actor_optimizer: str = flag("lamb", OPTIMISATION, "actor's optimiser; adamw with "
+        "--weight_decay 0 is Adam", choices=("lamb", "adamw"))
     warmup_steps: int = flag(10_000, OPTIMISATION, "actor updates over which the learning rate "
         "rises linearly", within=AT_LEAST_ONE)
     lr_scheduler: int = flag(1, OPTIMISATION, "1 warms the actor's learning rate up, 0 keeps it "
@@ -167,6 +176,7 @@ class Settings:
     TD3_noise_clip: float = flag(0.5, ALGORITHM, "largest magnitude of that noise",
         within=NOT_NEGATIVE)
     TD3_tau: float = flag(0.005, ALGORITHM, "step of the target networks", within=STEP_SIZE)
+    DDPG_tau: float = flag(0.005, ALGORITHM, "step of the target networks", within=STEP_SIZE)
     SAC_tau: float = flag(0.005, ALGORITHM, "step of the target networks", within=STEP_SIZE)
     AWAC_beta: float = flag(1.0, ALGORITHM, "temperature of the advantage weights",
         within=POSITIVE)
@@ -208,6 +218,19 @@ class Settings:
         within=AT_LEAST_ONE)
     arch: str = flag("RNN", CRITIC, "recurrent critics only: the recurrent layers",
         choices=("RNN", "LSTM"))
+
+    prev_policy_coeff: float = flag(0.0, ABLATION, "weight of the squared distance to the actions "
+        "of the policy at the online iteration's start, a KL-style regulariser (published "
+        "ablation: 0.05)", within=NOT_NEGATIVE)
+    rtg_curriculum_iters: int = flag(0, ABLATION, "online iterations over which the return asked "
+        "for when collecting rises linearly to --online_rtg; 0 asks for that at once",
+        within=NOT_NEGATIVE)
+    rtg_curriculum_start: int | None = flag(None, ABLATION, "return that it rises from, in "
+        "training rewards; required by --rtg_curriculum_iters")
+    jump_start_steps: int = flag(0, ABLATION, "first steps of each collected episode for which "
+        "the pretrained policy acts, falling linearly to 0 (JSRL)", within=NOT_NEGATIVE)
+    jump_start_iters: int = flag(100, ABLATION, "online iterations over which they fall",
+        within=AT_LEAST_ONE)
 
     save_dir: str = flag("./exp", LOGGING, "folder under which runs make their own folders")
     run_dir: str = flag("", LOGGING, "folder of this run: new, or empty",

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decision_transformer import PolicyOutput
+from actor_losses import action_distance_loss, supervised_loss
+from decision_transformer import Actor, PolicyOutput
 from decision_transformer.policy import Deterministic
 from envs.tasks import Task
-from lamb import Lamb
-from networks import make_actor, make_critic
+from networks import make_actor, make_actor_optimizer, make_critic
 from online_buffer import OnlineBuffer
 from replay_buffer import Batch
 from rl_gradients import Info, Networks, OnPolicyGradient, make_rl_gradient
@@ -36,28 +35,6 @@ _LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
 _SPREAD_NAMES = {"actor_loss": "train_loss_std"}
 
 
-def supervised_loss(
-    policy: PolicyOutput, batch: Batch, entropy: Tensor | None, entropy_weight: Tensor | float
-) -> tuple[Tensor, Info]:
-    """The decision transformer's own loss, a mean over the steps that are no padding.
-
-    Deterministic: the squared error per action dimension. Stochastic (Zheng et al. 2022,
-    equation 5): -(log pi(a | .) + weight * entropy).
-
-    Args:
-        policy: The actor's output on the batch.
-        batch: The batch.
-        entropy: 0-d estimate of the policy's entropy; None for a deterministic policy.
-        entropy_weight: The temperature, without gradient; 0 leaves the entropy out.
-    """
-    if isinstance(policy, Deterministic):
-        error = F.mse_loss(policy.mean, batch.actions, reduction="none").mean(-1)
-        return masked_mean(error, batch.mask), {}
-    nll = -masked_mean(policy.log_prob(batch.actions), batch.mask)
-    loss = nll if entropy is None else nll - entropy_weight * entropy
-    return loss, {"nll": nll.detach()}
-
-
 class Trainer:
     """The networks, their optimisers and the update.
 
@@ -76,9 +53,7 @@ class Trainer:
         self.nets = Networks(
             actor, critic, _target(actor), _target(critic), nn.Parameter(log_temperature)
         )
-        self.actor_optimizer = Lamb(
-            actor.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.actor_optimizer = make_actor_optimizer(settings, actor)
         self.critic_optimizer = torch.optim.AdamW(
             critic.parameters(),
             lr=settings.critic_learning_rate,
@@ -93,7 +68,9 @@ class Trainer:
         )
         self.entropy_target = -float(task.act_dim)
         self.actor_updates = 0
-        self.rl_coeff, self.sup_coeff = 0.0, 1.0
+        self.rl_coeff, self.sup_coeff, self.prev_policy_coeff = 0.0, 1.0, 0.0
+        # the actor at the iteration's start, where its distance has a coefficient
+        self._previous: Actor | None = None
         self.phase_iterations = 0
         # progress of an iteration under way: batches, and seconds before an interruption
         self.tick, self._seconds = 0, 0.0
@@ -104,12 +81,20 @@ class Trainer:
         """Standard normal numbers on the training device."""
         return torch.randn(tuple(shape), device=self.device)
 
-    def start_phase(self, rl_coeff: float, sup_coeff: float) -> None:
+    def start_phase(
+        self, rl_coeff: float, sup_coeff: float, prev_policy_coeff: float = 0.0
+    ) -> None:
         """Begin pretraining or online fine-tuning: its coefficients, fresh target networks.
 
         Optimisers and the learning-rate schedule carry over.
+
+        Args:
+            rl_coeff, sup_coeff: Weights of the RL and of the supervised loss.
+            prev_policy_coeff: That of the distance to the actions of the actor as it was when
+                the iteration began.
         """
         self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
+        self.prev_policy_coeff = prev_policy_coeff
         self.phase_iterations = 0
         self.nets.actor_target = _target(self.nets.actor)
         self.nets.critic_target = _target(self.nets.critic)
@@ -140,6 +125,8 @@ class Trainer:
         """
         start = time.perf_counter()
         self.nets.actor.train()
+        if self.prev_policy_coeff and self.tick == 0:
+            self._previous = _target(self.nets.actor)
         for tick in range(self.tick, self._num_ticks(num_updates, online)):
             if stop_requested():
                 self._seconds += time.perf_counter() - start
@@ -159,7 +146,7 @@ class Trainer:
         seconds = self._seconds + time.perf_counter() - start
         metrics["time/training"] = seconds
         metrics["time/updates_per_second"] = num_updates / seconds if num_updates else 0.0
-        self.tick, self._seconds = 0, 0.0
+        self.tick, self._seconds, self._previous = 0, 0.0, None
         return metrics
 
     def _num_ticks(self, num_updates: int, online: OnlineBuffer | None) -> int:
@@ -216,7 +203,7 @@ class Trainer:
             online: For the RL loss of PPO and AWR.
         """
         nets = self.nets
-        policy = self._policy(batch)
+        policy = self._policy(batch, nets.actor)
         entropy = None
         if not isinstance(policy, Deterministic):
             entropy = masked_mean(policy.entropy(self.noise), batch.mask)
@@ -226,6 +213,12 @@ class Trainer:
         rl_loss, rl_coeff, rl_info = self._rl_loss(batch, policy, online)
 
         loss = self.sup_coeff * sup_loss + rl_coeff * rl_loss
+        if self._previous is not None:
+            with torch.no_grad():
+                previous = self._policy(batch, self._previous)
+            distance = action_distance_loss(policy.mean, previous.mean, batch.mask)
+            loss = loss + self.prev_policy_coeff * distance
+            self._log({"policy_distance": distance.detach()})
         self.actor_optimizer.zero_grad()
         loss.backward()
         self._step_actor()
@@ -235,10 +228,9 @@ class Trainer:
         losses["rl_coeff"] = torch.zeros((), device=self.device) + rl_coeff
         self._log({**{k: v.detach() for k, v in losses.items()}, **sup_info, **rl_info})
 
-    def _policy(self, batch: Batch) -> PolicyOutput:
-        return self.nets.actor(
-            batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask
-        )
+    @staticmethod
+    def _policy(batch: Batch, actor: Actor) -> PolicyOutput:
+        return actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask)
 
     def _rl_loss(
         self, batch: Batch, policy: PolicyOutput, online: Batch | None
@@ -256,7 +248,7 @@ class Trainer:
         self.nets.critic.requires_grad_(False)
         with torch.set_grad_enabled(coeff != 0):
             if online is not None:
-                batch, policy = online, self._policy(online)
+                batch, policy = online, self._policy(online, self.nets.actor)
             loss, info = self.algorithm.actor_loss(self.nets, batch, policy, self.noise)
         self.nets.critic.requires_grad_(True)
         scale = info.pop("rl_scale")
@@ -324,6 +316,8 @@ class Trainer:
             "actor_updates": self.actor_updates,
             "rl_coeff": self.rl_coeff,
             "sup_coeff": self.sup_coeff,
+            "prev_policy_coeff": self.prev_policy_coeff,
+            "previous": None if self._previous is None else self._previous.state_dict(),
             "phase_iterations": self.phase_iterations,
             "tick": self.tick,
             "seconds": self._seconds,
@@ -340,6 +334,11 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.actor_updates = state["actor_updates"]
         self.rl_coeff, self.sup_coeff = state["rl_coeff"], state["sup_coeff"]
+        # older checkpoints have neither of the two
+        self.prev_policy_coeff = state.get("prev_policy_coeff", 0.0)
+        if state.get("previous") is not None:
+            self._previous = _target(nets.actor)
+            self._previous.load_state_dict(state["previous"])
         self.phase_iterations = state["phase_iterations"]
         self.tick, self._seconds = state["tick"], state["seconds"]
         self._means.load_state_dict(state["means"])

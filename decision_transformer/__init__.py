@@ -1,9 +1,15 @@
-"""The decision transformer: a GPT-2 decoder over (return-to-go, state, action) tokens."""
+"""The policies: a GPT-2 decoder over (return-to-go, state, action) tokens, or an MLP."""
 
+from decision_transformer.decision_mlp import DecisionMLP
 from decision_transformer.decision_transformer import DecisionTransformer, TransformerSize
 from decision_transformer.policy import Deterministic, Noise, PolicyOutput, TanhGaussian
 
+# what acts and is trained
+Actor = DecisionTransformer | DecisionMLP
+
 __all__ = [
+    "Actor",
+    "DecisionMLP",
     "DecisionTransformer",
     "Deterministic",
     "Noise",

@@ -6,6 +6,7 @@
 from rl_gradients.awac import AWAC
 from rl_gradients.awr import AWR
 from rl_gradients.common import Info, Networks, RLGradient
+from rl_gradients.ddpg import DDPG
 from rl_gradients.iql import IQL
 from rl_gradients.on_policy import OnPolicyGradient
 from rl_gradients.ppo import PPO
@@ -16,6 +17,7 @@ from utils import UserError
 
 ALGORITHMS: dict[str, type[RLGradient]] = {
     "TD3": TD3,
+    "DDPG": DDPG,
     "SAC": SAC,
     "AWAC": AWAC,
     "IQL": IQL,

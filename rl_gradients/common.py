@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from critic import Critic
-from decision_transformer import DecisionTransformer, Noise, PolicyOutput, TanhGaussian
+from decision_transformer import Actor, Noise, PolicyOutput, TanhGaussian
 from decision_transformer.decision_transformer import MAX_TIMESTEPS
 from replay_buffer import Batch
 from settings import Settings
@@ -32,9 +32,9 @@ class Networks:
         log_temperature: 0-d parameter, log of the entropy's weight.
     """
 
-    actor: DecisionTransformer
+    actor: Actor
     critic: Critic
-    actor_target: DecisionTransformer
+    actor_target: Actor
     critic_target: Critic
     log_temperature: torch.nn.Parameter
 

@@ -12,7 +12,15 @@ from tests.tiny_runs import interrupted_run, metrics_of, run, same_weights
 pytestmark = pytest.mark.usefixtures("short_horizons")
 
 COMMON = "--use_entropy_reg 0 --num_actor_update_interval 1 --stoc 1 --rl_algo "
+MLP = " --policy mlp --n_layer 1 "
 VARIANTS = {
+    "DDPG": "DDPG",
+    "deterministic DDPG, AdamW": "DDPG --stoc 0 --actor_optimizer adamw",
+    "TD3+BC": "TD3 --stoc 0 --normalized_rl_coeff 1 --RL_from_start 1" + MLP,
+    "stochastic TD3+BC": "TD3 --precision bf16" + MLP,
+    "SAC with an MLP": "SAC" + MLP,
+    "IQL with an MLP": "IQL --actor_sup_coeff 0 --RL_from_start 1" + MLP,
+    "PPO with an MLP": "PPO --PPO_old_logprob_generated_in_training 1" + MLP,
     "SAC": "SAC",
     "AWAC": "AWAC --AWAC_soft_flag 2 --AWAC_normalize_adv 0",
     "deterministic AWAC": "AWAC --AWAC_soft_flag 1 --AWAC_normalize_adv 1 --stoc 0",

@@ -51,6 +51,13 @@ METHODS = {
     "stochastic TD3": [*STOCHASTIC],
     "PPO": shlex.split(ONLINE + "PPO --PPO_old_logprob_generated_in_training 1"),
     "AWR": shlex.split(ONLINE + "AWR"),
+    "TD3+BC": [*DETERMINISTIC, "--policy", "mlp"],
+    "near the previous policy": [*STOCHASTIC, "--prev_policy_coeff", "5"],
+    "jump start": [*DETERMINISTIC, *shlex.split("--jump_start_steps 20 --jump_start_iters 2")],
+    "curriculum": [
+        *STOCHASTIC,
+        *shlex.split("--rtg_curriculum_iters 2 --rtg_curriculum_start -9"),
+    ],
 }
 
 

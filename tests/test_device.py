@@ -34,11 +34,19 @@ VARIANTS = {
     "stochastic": replace(SMALL, stoc=1, use_entropy_reg=1, critic_time_aware=2),
     "RNN critics": replace(SMALL, recurrent=True),
     "LSTM critics": replace(SMALL, recurrent=True, arch="LSTM"),
+    "previous policy": replace(SMALL, prev_policy_coeff=0.05),
+    "TD3+BC": replace(SMALL, policy="mlp", ordering=0, normalized_rl_coeff=1),
+    "DDPG": replace(SMALL, rl_algo="DDPG", num_actor_update_interval=1),
     "SAC": replace(OFF_POLICY, rl_algo="SAC"),
     "AWAC": replace(OFF_POLICY, rl_algo="AWAC", AWAC_soft_flag=2, AWAC_normalize_adv=1),
     "IQL": replace(OFF_POLICY, rl_algo="IQL"),
     "PPO": replace(OFF_POLICY, rl_algo="PPO"),
 }
+
+
+def stop_after(batches):
+    asked = iter(range(batches))
+    return lambda: next(asked, None) is None
 
 
 def meta_batch():
@@ -61,10 +69,10 @@ def meta_batch():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_update_stays_on_the_device_and_reads_nothing_back(name):
     trainer = Trainer(VARIANTS[name], TASKS["maze2d-umaze-v1"], DEVICE)
-    trainer.start_phase(0.1, 1.0)
-    trainer.nets.actor.train()
-    for _ in range(2):
-        trainer.update(meta_batch(), with_actor=True)
+    trainer.start_phase(0.1, 1.0, VARIANTS[name].prev_policy_coeff)
+    # neither the iteration's end, where means are read, nor the checks of losses are reached
+    batches = iter(meta_batch() for _ in range(4))
+    trainer.run_iteration(lambda: next(batches), 10, stop_requested=stop_after(4))
     logged = trainer._means._sums
     assert "actor_loss" in logged
     assert {total.device for totals in logged.values() for total in totals} == {DEVICE}

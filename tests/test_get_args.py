@@ -14,17 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from get_args import (
-    FLAGS,
-    check_settings,
-    flag_type,
-    inside,
-    make_parser,
-    notices,
-    parse_args,
-    to_argv,
-)
+from get_args import FLAGS, flag_type, make_parser, parse_args, to_argv
 from scripts.write_flag_docs import PATH, flag_docs
+from setting_checks import check_settings, inside, notices
 from settings import Settings
 from tests.conftest import GOLDEN, ROOT, shared_file
 from utils import UserError
@@ -33,6 +25,14 @@ OWN_FLAGS = {
     "env_backend": ("str", "native"),
     "legacy_python": ("str", ""),
     "dataset": ("str", ""),
+    "policy": ("str", "transformer"),
+    "actor_optimizer": ("str", "lamb"),
+    "DDPG_tau": ("float", 0.005),
+    "prev_policy_coeff": ("float", 0.0),
+    "rtg_curriculum_iters": ("int", 0),
+    "rtg_curriculum_start": ("int", None),
+    "jump_start_steps": ("int", 0),
+    "jump_start_iters": ("int", 100),
     "run_dir": ("str", ""),
     "resume": ("str", ""),
     "max_online_transitions": ("int", 0),
@@ -45,7 +45,9 @@ OWN_FLAGS = {
     "keep_checkpoints": ("int", 2),
 }
 ODT = "--actor_rl_coeff 0 --use_entropy_reg 1 --stoc 1 --actor_sup_coeff 1"
+DETERMINISTIC = ["--stoc=0", "--use_entropy_reg=0"]
 TD3 = "--actor_rl_coeff 0.1 --use_entropy_reg 0 --stoc 0 --actor_sup_coeff 0"
+RISING = ["--rtg_curriculum_start", "100"]
 NOT_TD3 = ["--num_actor_update_interval=1", "--use_entropy_reg=0"]
 
 
@@ -219,7 +221,7 @@ REFUSED = [
     (["--actor_rl_coeff", "-0.1"], "--actor_rl_coeff"),
     *[
         (["--rl_algo", algo, "--use_entropy_reg", "0"], "--num_actor_update_interval 1")
-        for algo in ("SAC", "AWAC", "IQL", "PPO", "AWR")
+        for algo in ("DDPG", "SAC", "AWAC", "IQL", "PPO", "AWR")
     ],
     *[
         (["--rl_algo", algo, "--num_actor_update_interval", "1"], "--use_entropy_reg 0")
@@ -227,6 +229,18 @@ REFUSED = [
     ],
     *[(["--rl_algo", a, *NOT_TD3, "--stoc", "0"], "--stoc 1") for a in ("SAC", "PPO")],
     (["--rl_algo", "AWAC", *NOT_TD3, "--AWAC_normalize_adv", "0"], "--AWAC_soft_flag"),
+    (["--DDPG_tau", "0"], "--DDPG_tau"),
+    (["--policy", "mlp", "--ordering", "1"], "--ordering"),
+    (["--policy", "mlp", "--rtg_curriculum_iters", "3", *RISING], "--rtg_curriculum_iters"),
+    (["--rtg_curriculum_iters", "3"], "--rtg_curriculum_start"),
+    (["--rtg_curriculum_iters", "-3"], "--rtg_curriculum_iters"),
+    (RISING, "--rtg_curriculum_iters"),
+    (["--rtg_curriculum_iters", "3", "--rtg_curriculum_start", "7200"], "--online_rtg 7200"),
+    (["--prev_policy_coeff", "-1"], "--prev_policy_coeff"),
+    (["--jump_start_steps", "5", "--max_pretrain_iters", "0"], "--max_pretrain_iters"),
+    (["--jump_start_steps", "5", "--rl_algo", "PPO", *NOT_TD3], "--rl_algo PPO"),
+    (["--jump_start_steps", "-5"], "--jump_start_steps"),
+    (["--jump_start_iters", "0"], "--jump_start_iters"),
     (["--rl_algo", "AWAC", *NOT_TD3, "--AWAC_soft_flag", "1"], "--AWAC_normalize_adv"),
 ]
 
@@ -246,7 +260,9 @@ def test_impossible_settings_are_refused(argv: list[str], named: str) -> None:
         ("activation_function", "sine"),
         ("critic_activation", "gelu"),
         ("critic_normalization", "batchnorm"),
-        ("rl_algo", "DDPG"),
+        ("rl_algo", "DQN"),
+        ("policy", "lstm"),
+        ("actor_optimizer", "sgd"),
         ("precision", "fp16"),
         ("online_data_mode", "test"),
         ("wandb_mode", "on"),
@@ -315,6 +331,20 @@ def test_random_dataset_without_minimum_is_warned_about() -> None:
     for silencing in ("--force_no_minimum=1", "--minimum_sapairs_per_iter=1000"):
         assert notices(parse_args([*env, silencing])) == []
     assert notices(parse_args([])) == []
+
+
+def test_flags_that_an_mlp_does_not_read_are_noticed() -> None:
+    mlp = ["--policy=mlp", "--embed_dim=30", "--n_layer=2", "--K=7"]
+    assert notices(parse_args(mlp)) == []
+    check_settings(parse_args(mlp))  # whatever --n_head is
+    (notice,) = notices(parse_args([*mlp, "--eval_rtg=60", "--dropout=0.2", "--n_head=2"]))
+    assert "--n_head, --dropout, --eval_rtg" in notice
+    assert notices(parse_args(["--eval_rtg=60"])) == []
+
+
+def test_imitation_by_an_mlp_needs_no_entropy() -> None:
+    """That is asked of the online decision transformer only."""
+    check_settings(parse_args(["--policy=mlp", "--actor_rl_coeff=0", *DETERMINISTIC]))
 
 
 def test_normalisation_without_effect_is_noticed() -> None:
@@ -395,7 +425,8 @@ def test_resume_keeps_what_the_checkpoint_depends_on(tmp_path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(recorded))
     resume = ["--resume", str(tmp_path)]
     assert parse_args([*resume, "--embed_dim=64"]).embed_dim == 64
-    for change in ("--embed_dim=512", "--env=pen-human-v1", "--stoc=0", "--num_eval_episodes=3"):
+    for change in ("--embed_dim=512", "--env=pen-human-v1", "--stoc=0", "--num_eval_episodes=3",
+                   "--policy=mlp", "--actor_optimizer=adamw", "--jump_start_steps=3"):  # fmt: skip
         with pytest.raises(UserError, match=change.split("=")[0]):
             parse_args([*resume, change])
 

@@ -12,6 +12,7 @@ from tests.toy_problem import SMALL, regret, train
 # what an algorithm needs beside the settings that all share
 VARIANTS: dict[str, dict[str, Any]] = {
     "TD3": {"stoc": 0, "TD3_tau": 0.05},
+    "DDPG": {"stoc": 0, "DDPG_tau": 0.05},
     "SAC": {"SAC_tau": 0.05, "init_temperature": 0.02},
     "AWAC": {"AWAC_tau": 0.05, "AWAC_beta": 0.1, "AWAC_soft_flag": 0, "AWAC_normalize_adv": 0},
     "IQL": {"IQL_tau": 0.05, "IQL_beta": 10.0, "IQL_ratio": 0.8},
@@ -20,6 +21,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MORE_VARIANTS: dict[str, dict[str, Any]] = {
     "stochastic TD3": {"rl_algo": "TD3", "TD3_tau": 0.05},
+    "stochastic DDPG": {"rl_algo": "DDPG", "DDPG_tau": 0.05},
+    "MLP TD3": {"rl_algo": "TD3", **VARIANTS["TD3"], "policy": "mlp"},
+    "MLP SAC": {"rl_algo": "SAC", **VARIANTS["SAC"], "policy": "mlp"},
+    "MLP IQL": {"rl_algo": "IQL", **VARIANTS["IQL"], "policy": "mlp"},
     "deterministic AWAC": {"rl_algo": "AWAC", **VARIANTS["AWAC"], "stoc": 0},
     "deterministic IQL": {"rl_algo": "IQL", **VARIANTS["IQL"], "stoc": 0},
     "recomputed PPO": {"rl_algo": "PPO", "PPO_old_logprob_generated_in_training": 1},

@@ -31,8 +31,9 @@ from envs.legacy import LegacyEnvVector, legacy_python
 from envs.legacy_worker import ProtocolError, decode_arrays, decode_header, encode, header_size
 from envs.tasks import FAMILIES, get_task
 from envs.vector import NOT_FINITE
-from get_args import check_settings, parse_args
+from get_args import parse_args
 from main import main
+from setting_checks import check_settings
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, write
 from tests.tiny_runs import DETERMINISTIC, metrics_of, refusal, run, same_weights

@@ -49,6 +49,10 @@ def csv_of(run_dir: Path) -> list[dict]:
         (["--actor_sup_coeff=0"], "TD3"),
         (["--rl_algo=sac"], "SAC+ODT"),
         (["--rl_algo=IQL", "--actor_sup_coeff=0"], "IQL"),
+        (["--rl_algo=ddpg"], "DDPG+ODT"),
+        (["--policy=mlp"], "TD3+BC"),
+        (["--policy=mlp", "--actor_rl_coeff=0"], "BC"),
+        (["--policy=mlp", "--rl_algo=IQL", "--actor_sup_coeff=0"], "IQL-MLP"),
     ],
 )
 def test_method_is_named_by_its_coefficients(argv: list[str], name: str) -> None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from actor_losses import action_distance_loss, supervised_loss
 from decision_transformer.policy import Deterministic, TanhGaussian
 from rl_gradients import awac, common, iql, on_policy, ppo, sac, td3
 from tests.test_losses import log_normal, random_batch
-from trainer import supervised_loss
 
 
 def t(*values):
@@ -125,6 +125,14 @@ def test_log_likelihood_of_both_policies():
     expected = log_normal(math.atanh(0.6), 0.5, 1.0) - math.log(1 - 0.36)
     expected += log_normal(math.atanh(-0.2), 0.0, 2.0) - math.log(1 - 0.04)
     assert common.log_likelihood(gaussian, actions).item() == pytest.approx(expected)
+
+
+def test_distance_to_the_previous_policy():
+    actions = t([[0.5, 0.1], [-0.2, 0.0], [9.0, 9.0]])
+    previous = t([[0.2, 0.5], [0.0, 0.0], [0.0, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    # (0.3^2 + 0.4^2 + 0.2^2) / 2
+    assert action_distance_loss(actions, previous, mask).item() == pytest.approx(0.145)
 
 
 def test_supervised_loss_by_hand():

@@ -23,6 +23,8 @@ SMALL = replace(Settings(), embed_dim=16, n_layer=2, n_head=2, K=6, eval_context
 VARIANTS = {
     "deterministic": SMALL,
     "stochastic": replace(SMALL, stoc=1),
+    "MLP": replace(SMALL, policy="mlp", activation_function="tanh"),
+    "stochastic MLP": replace(SMALL, policy="mlp", n_layer=1, n_head=3, stoc=1, precision="bf16"),
     "ordering": replace(SMALL, ordering=1, activation_function="gelu", dropout=0.3),
     "bfloat16": replace(SMALL, precision="bf16", eval_rtg=-200, delayed_reward=5),
 }
@@ -69,7 +71,11 @@ def test_round_trip_is_exact(tmp_path, name, env):
 
 
 @pytest.mark.usefixtures("short_horizons")
-@pytest.mark.parametrize("method", [DETERMINISTIC, STOCHASTIC], ids=["deterministic", "stochastic"])
+@pytest.mark.parametrize(
+    "method",
+    [DETERMINISTIC, STOCHASTIC, [*DETERMINISTIC, "--policy", "mlp"]],
+    ids=["deterministic", "stochastic", "MLP"],
+)
 def test_policy_of_a_run(data_dir, tmp_path, method):
     flags = [*method, "--max_online_iters", "3", "--eval_interval", "2", "--eval_rtg", "77"]
     assert run(data_dir, tmp_path / "run", *flags, env="hopper-medium-v2") == 0

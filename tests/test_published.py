@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from envs.tasks import TASKS
-from get_args import check_settings, parse_args
+from get_args import parse_args
 from logger import method_name
+from setting_checks import check_settings
 from settings import Settings
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, SUITES, TASK_FLAGS
 from tests.conftest import ROOT

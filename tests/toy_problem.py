@@ -91,14 +91,23 @@ def regret(trainer):
     return -rollout(actor, TwoSteps(1), ACTING, 0.0)[0].raw_return / 4.0
 
 
-def train(settings, rl_coeff, sup_coeff, seed=0, iterations=6, updates=10, pretraining=60):
+def train(
+    settings,
+    rl_coeff,
+    sup_coeff,
+    seed=0,
+    iterations=6,
+    updates=10,
+    pretraining=60,
+    prev_policy_coeff=0.0,
+):
     """Pretrain on the offline data, then train with these coefficients; returns the trainer."""
     torch.manual_seed(seed)
     trainer, buffer = Trainer(settings, TASK, torch.device("cpu")), offline_buffer(seed)
     sample = partial(buffer.sample, settings.batch_size, STEPS, offline=True)
     trainer.start_phase(0.0, 1.0)
     trainer.run_iteration(sample, pretraining)
-    trainer.start_phase(rl_coeff, sup_coeff)
+    trainer.start_phase(rl_coeff, sup_coeff, prev_policy_coeff)
     online = None
     if isinstance(trainer.algorithm, OnPolicyGradient):
         online = OnlineBuffer(buffer, trainer.algorithm, settings.batch_size, STEPS)
