@@ -234,6 +234,11 @@ def notices(settings: Settings) -> list[str]:
         )
     if settings.policy == "mlp":
         said += _unread_by_mlp(settings)
+    if settings.critic_time_aware and settings.rl_algo in ("PPO", "AWR"):
+        said.append(
+            f"--critic_time_aware {settings.critic_time_aware} has no effect: --rl_algo "
+            f"{settings.rl_algo} has a V critic only, which does not see the time"
+        )
     unbounded = settings.minimum_sapairs_per_iter == 0 and settings.force_no_minimum == 0
     if "-random-" in settings.env and settings.max_online_iters > 0 and unbounded:
         said.append(

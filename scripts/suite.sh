@@ -128,8 +128,8 @@ run_one() {
     shift 3
     # words of the table, split here
     # shellcheck disable=SC2046
-    set -- --env "$task" --seed "$seed" $(flags_of method "$method") \
-        $(flags_of "$SUITE" "$task") $([ "$delay" = 0 ] || echo "--delayed_reward $delay") "$@"
+    set -- --env "$task" --seed "$seed" $(flags_of "$SUITE" "$task") \
+        $(flags_of method "$method") $([ "$delay" = 0 ] || echo "--delayed_reward $delay") "$@"
     if [ $dry_run = 1 ]; then
         command=$(printf ' %q' "$@")
         echo "python main.py$command"

@@ -8,6 +8,7 @@ import torch
 
 import envs
 from decision_transformer import DecisionTransformer, TransformerSize
+from delayedreward import delay_rewards
 from envs.tasks import TASKS, Family, Task
 from evaluation import (
     RolloutSettings,
@@ -20,6 +21,8 @@ from evaluation import (
 from tests.conftest import GOLDEN
 from tests.golden_weights import golden_weights, load_policy
 
+# a task of every family
+FAMILY_TASKS = {task.family: name for name, task in TASKS.items()}.values()
 SMALL = TransformerSize(embed_dim=32, n_layer=2, n_head=2)
 
 
@@ -126,6 +129,28 @@ def test_delayed_reward_pays_the_same_return():
     first = plain.trajectory.rewards[:5].sum()
     assert rewards[4] == pytest.approx(first, abs=0.05)
     assert delayed.raw_return == pytest.approx(delayed.training_return)
+
+
+@pytest.mark.parametrize("name", FAMILY_TASKS)
+def test_environments_delay_as_the_data_do(name):
+    """Of every family: transform, then pay blocks of 7 steps, whatever ends the episode."""
+    task = replace(TASKS[name], horizon=30)
+    rng = np.random.default_rng(0)
+    actions = torch.tensor(rng.uniform(-1, 1, (30, 2, task.act_dim)), dtype=torch.float32)
+
+    def play(**kwargs):
+        step = iter(actions)
+        vector = envs.make_vector(task, [0, 1])
+        return rollout(
+            actor_for(task), vector, settings_for(task, **kwargs), 0.0,
+            lambda policy: (next(step)[: len(policy.mean)], None),
+        )  # fmt: skip
+
+    for plain, delayed in zip(play(), play(delayed_reward=7), strict=True):
+        rewards = plain.trajectory.rewards
+        expected = delay_rewards(rewards, np.array([len(rewards)]), 7)
+        np.testing.assert_allclose(delayed.trajectory.rewards, expected, atol=1e-9)
+        np.testing.assert_array_equal(delayed.trajectory.actions, plain.trajectory.actions)
 
 
 def test_training_reward_and_score_are_kept_apart():

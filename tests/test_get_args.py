@@ -342,6 +342,14 @@ def test_flags_that_an_mlp_does_not_read_are_noticed() -> None:
     assert notices(parse_args(["--eval_rtg=60"])) == []
 
 
+def test_a_v_critic_that_does_not_see_the_time_is_noticed() -> None:
+    argv = [*NOT_TD3, "--critic_time_aware=1"]
+    for algorithm in ("PPO", "AWR"):
+        (notice,) = notices(parse_args([*argv, "--rl_algo", algorithm]))
+        assert "--critic_time_aware 1 has no effect" in notice
+    assert notices(parse_args([*argv, "--rl_algo=IQL"])) == []
+
+
 def test_imitation_by_an_mlp_needs_no_entropy() -> None:
     """That is asked of the online decision transformer only."""
     check_settings(parse_args(["--policy=mlp", "--actor_rl_coeff=0", *DETERMINISTIC]))

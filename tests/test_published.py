@@ -1,5 +1,6 @@
 """One table of the published runs' flags: README, the shell sweeps and the table agree."""
 
+import re
 import shlex
 import subprocess
 from dataclasses import replace
@@ -32,7 +33,7 @@ def shell_settings(suite: str, *words: str) -> list[Settings]:
 
 
 def table_settings(task: str, method: str = "TD3+ODT") -> Settings:
-    return parse_args(["--env", task, "--seed", "16", *METHOD_FLAGS[method], *TASK_FLAGS[task]])
+    return parse_args(["--env", task, "--seed", "16", *TASK_FLAGS[task], *METHOD_FLAGS[method]])
 
 
 def test_table_has_every_task_of_the_benchmark_once() -> None:
@@ -44,6 +45,11 @@ def test_table_and_readme_are_the_same_commands() -> None:
     assert {table_settings(task) for task in TASK_FLAGS} == set(readme_settings())
     assert shlex.join(METHOD_FLAGS["ODT"]) == ODT
     assert shlex.join(METHOD_FLAGS["TD3"]) == TD3
+    text = (ROOT / "README.md").read_text()
+    for name in ("DDPG+ODT", "TD3+BC", "IQL-MLP"):
+        row = name.replace("-MLP", r" \(with an MLP, as published\)").replace("+", r"\+")
+        (flags,) = re.findall(rf"^\| {row} \| `(.*)` \|$", text, flags=re.MULTILINE)
+        assert parse_args(shlex.split(flags)) == parse_args(METHOD_FLAGS[name])
 
 
 def test_shell_sweeps_and_readme_are_the_same_commands() -> None:
