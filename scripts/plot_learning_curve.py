@@ -56,20 +56,28 @@ class Curve:
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl.
+    """The rows of a run's metrics.jsonl; a last one that is not written to its end is left out.
 
     Raises:
         UserError: the file is absent, empty or damaged.
     """
     path = run_dir / "metrics.jsonl"
     try:
-        rows = [json_object(line) for line in path.read_text().splitlines()]
+        written = path.read_text().rpartition("\n")[0]
+        rows = [json_object(line) for line in written.splitlines()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}); give the folder of a run") from None
     if not rows:
         raise UserError(f"{path}: is empty; wait until the run's first evaluation")
     return rows
+
+
+def curve_rows(rows: Sequence[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """The rows that a curve of `metric` shows: the last of pretraining, all of fine-tuning."""
+    having = [row for row in rows if metric in row]
+    before = [row for row in having if row["phase"] == "pretrain"][-1:]
+    return before + [row for row in having if row["phase"] != "pretrain"]
 
 
 def read_curve(run_dir: Path, metric: str) -> Curve:
@@ -79,16 +87,14 @@ def read_curve(run_dir: Path, metric: str) -> Curve:
         UserError: the folder is not that of a run, or the run never logged the metric.
     """
     rows = read_rows(run_dir)
-    having = [row for row in rows if metric in row]
-    if not having:
+    if not any(metric in row for row in rows):
         known = sorted({key for row in rows for key in row if "/" in key})
         near = difflib.get_close_matches(metric, known, n=3) or known
         raise UserError(f"--metric {metric}: not logged by {run_dir}; try {', '.join(near)}")
     try:
         config = json_object((run_dir / CONFIG_FILE).read_text())
         settings, offline = config["settings"], (config["fingerprint"] or {})
-        before = [row for row in having if row["phase"] == "pretrain"][-1:]
-        kept = before + [row for row in having if row["phase"] != "pretrain"]
+        kept = curve_rows(rows, metric)
         return Curve(
             folder=run_dir,
             env=settings["env"],
@@ -104,12 +110,17 @@ def read_curve(run_dir: Path, metric: str) -> Curve:
         ) from None
 
 
+def common_steps(steps_of_runs: Sequence[np.ndarray]) -> np.ndarray:
+    """All steps at which a run has data, within the range that every run covers."""
+    first = max(steps[0] for steps in steps_of_runs)
+    last = min(steps[-1] for steps in steps_of_runs)
+    steps = np.unique(np.concatenate(steps_of_runs))
+    return steps[(steps >= first) & (steps <= last)]
+
+
 def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Mean over runs, interpolated linearly, over the steps that all of them cover."""
-    first = max(curve.steps[0] for curve in curves)
-    last = min(curve.steps[-1] for curve in curves)
-    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
-    steps = steps[(steps >= first) & (steps <= last)]
+    steps = common_steps([curve.steps for curve in curves])
     return steps, np.mean([np.interp(steps, c.steps, c.values) for c in curves], axis=0)
 
 

@@ -1,0 +1,1 @@
+"""Reports of runs: what scripts/report.py reads, computes, draws and writes."""
