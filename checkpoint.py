@@ -7,18 +7,16 @@ run_dir/checkpoints/ holds
     rows-000000-000031.pt    collected trajectories number 0 to 30
 
 A checkpoint names the collected trajectories it needs, but does not contain them: each is
-written once, when it is new, so that a checkpoint's cost does not grow with the data. Files are
-PyTorch's, read with `weights_only=True`, which executes nothing.
+written once, when it is new, so that a checkpoint's cost does not grow with the data. Nothing in a
+file is executed when it is read (verified_file.py).
 """
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import random
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,52 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils import UserError, atomic_write
+from utils import UserError, half_written
+from verified_file import read_file, write_verified
 
 FOLDER, BEST = "checkpoints", "best.pt"
-FORMAT = 1
+FORMAT = 2
 
 _STATE_NAME = re.compile(r"(\d{6,})-[a-z]+-\d+\.pt")
 _ROWS_NAME = re.compile(r"rows-(\d{6,})-(\d{6,})\.pt")
 
 logger = logging.getLogger(__name__)
-
-
-def write_verified(path: Path, state: dict[str, Any]) -> None:
-    """Write a file, read it back, and only then let it take its name.
-
-    Raises:
-        OSError: it could not be written, or what was read back is something else.
-    """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        if Path(file.name).read_bytes() != buffer.getbuffer():
-            raise OSError(f"{path.name} reads back differently")
-
-
-def read_file(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """Read a file of tensors and plain values, and check every byte of it.
-
-    Raises:
-        UserError: it is not there, damaged, or of another kind.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"{damaged} is damaged")
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # of a damaged file zipfile and PyTorch raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: not a checkpoint of this program")
-    return state
 
 
 def state_files(run_dir: Path) -> list[Path]:
@@ -200,6 +162,9 @@ class CheckpointStore:
             if low >= self._written:
                 # of a session that ended before its checkpoint was written
                 path.unlink()
+        for path in half_written(self._folder):
+            logger.warning("%s was half written when the run ended; removed", path)
+            path.unlink()
 
     def save(self, state: dict[str, Any], new_rows: dict[str, Any], label: str) -> Path:
         """Write a checkpoint; whatever happens meanwhile, the ones before it stay.

@@ -86,5 +86,21 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a new name in the folder survive a power failure, where the system can promise that."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def half_written(folder: Path) -> list[Path]:
+    """Files that `atomic_write` was at when its process was killed."""
+    return sorted(folder.glob(".*.part"))

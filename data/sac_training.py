@@ -23,10 +23,11 @@ from stable_baselines3.common.logger import Logger
 from tqdm import tqdm
 
 from blocks import Block
-from checkpoint import read_file, rng_state, set_rng_state, write_verified
+from checkpoint import rng_state, set_rng_state
 from envs import EnvVector, make
 from envs.tasks import TASKS, Task
 from utils import UserError, atomic_write
+from verified_file import read_file, write_verified
 
 # uniformly random actions and no learning in the first steps, as in the authors' own runs
 LEARNING_STARTS = 10_000

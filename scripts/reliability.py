@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,11 +32,13 @@ import h5py
 import numpy as np
 import torch
 
-from checkpoint import load_checkpoint, read_file, state_files
+from checkpoint import FOLDER, load_checkpoint, state_files
 from envs.tasks import get_task
-from get_args import parse_args
+from get_args import CONFIG_FILE, parse_args
 from main import EXIT_STOPPED, Experiment
-from utils import UserError
+from scripts.fuzz_readers import KINDS, fuzz_apart
+from utils import UserError, half_written
+from verified_file import read_file
 
 TASK = "maze2d-umaze-v1"
 TINY = [
@@ -44,7 +48,7 @@ TINY = [
     "--replay_size", "60", "--num_updates_per_pretrain_iter", "300", "--warmup_steps", "10",
 ]  # fmt: skip
 KILLED_RUN = [
-    "--max_pretrain_iters", "3", "--max_online_iters", "40", "--eval_interval", "5",
+    "--max_pretrain_iters", "6", "--max_online_iters", "120", "--eval_interval", "5",
     "--num_updates_per_online_iter", "100", "--checkpoint_interval", "1",
 ]  # fmt: skip
 
@@ -111,35 +115,60 @@ def equal_runs(one: Path, two: Path) -> bool:
     return rows_of(one) == rows_of(two) and same_weights(one, two)
 
 
+def undisturbed(folder: Path) -> tuple[Path, float]:
+    """A run that nothing happens to, and the seconds that it took to start."""
+    run_dir = folder / "whole"
+    begun = time.monotonic()
+    process = start(*TINY, *KILLED_RUN, "--data_dir", str(folder), "--run_dir", str(run_dir))
+    while not (run_dir / CONFIG_FILE).exists() and process.poll() is None:
+        time.sleep(0.02)
+    seconds = time.monotonic() - begun
+    _, error = process.communicate()
+    if process.returncode:
+        raise UserError(f"the undisturbed run failed: {error}")
+    return run_dir, seconds
+
+
+def phase_of(run_dir: Path, started: bool) -> str:
+    """What a run that was killed was at."""
+    if half_written(run_dir / FOLDER):
+        return "in the middle of writing a checkpoint"
+    if not started:
+        return "before the first checkpoint"
+    return f"in the {rows_of(run_dir)[-1]['phase']} phase"
+
+
 def check_kills(folder: Path, kills: int, seed: int) -> Finding:
     """kill -9 at random moments, resumed each time."""
-    data = ["--data_dir", str(folder)]
-    code, error = finish(*TINY, *KILLED_RUN, *data, "--run_dir", str(folder / "whole"))
-    if code:
-        raise UserError(f"the undisturbed run failed: {error}")
-    run_dir, rng, done, resumed = folder / "killed", random.Random(seed), 0, 0
-    first = [*TINY, *KILLED_RUN, *data, "--run_dir", str(run_dir)]
+    name = "kill -9 at random moments"
+    whole, seconds = undisturbed(folder)
+    run_dir, rng, resumed = folder / "killed", random.Random(seed), 0
+    first = [*TINY, *KILLED_RUN, "--data_dir", str(folder), "--run_dir", str(run_dir)]
+    places: Counter[str] = Counter()
     while True:
         started = bool(state_files(run_dir))
         if not started:
             shutil.rmtree(run_dir, ignore_errors=True)
         process = start(*(["--resume", str(run_dir)] if started else first))
         resumed += started
-        if done < kills:
+        if places.total() < kills:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0.5, 9.0))
-        if done < kills and process.poll() is None:
+                # while it starts, or some time after
+                process.wait(seconds * rng.uniform(0.5, 2.0))
+        if places.total() < kills and process.poll() is None:
             process.kill()
             process.communicate()
-            done += 1
+            places[phase_of(run_dir, bool(state_files(run_dir)))] += 1
             continue
         _, error = process.communicate()
         if process.returncode:
-            return Finding("kill -9", f"a resumed run failed: {error.strip()}", False)
+            return Finding(name, f"a resumed run failed: {error.strip()}", False)
         break
-    same = equal_runs(folder / "whole", run_dir)
-    text = f"{done} kills (seed {seed}), resumed {resumed} times: metrics and weights "
-    return Finding("kill -9 at random moments", text + ("equal" if same else "DIFFER"), same)
+    same = equal_runs(whole, run_dir)
+    where = ", ".join(f"{count} {place}" for place, count in sorted(places.items()))
+    text = f"{places.total()} kills (seed {seed}: {where}), resumed {resumed} times: "
+    text += "metrics and weights " + ("equal" if same else "DIFFER")
+    return Finding(name, text, same and places.total() == kills)
 
 
 def check_signal(folder: Path) -> Finding:
@@ -249,6 +278,16 @@ def check_soak(folder: Path, iterations: int) -> Finding:
     return Finding("soak", text, high - low < 30 and len(handles) == 1)
 
 
+def check_damage(kind: str, seed: int, count: int) -> Finding:
+    """Files with random damage."""
+    outcome = fuzz_apart(kind, seed, count)
+    text = f"{count:,} files (seed {seed}): {outcome.refused:,} refused in one line, "
+    text += f"{outcome.accepted:,} accepted, whole"
+    if outcome.failures:
+        text += f"; {len(outcome.failures)} FAILED, first: {outcome.failures[0]}"
+    return Finding(f"random damage to `{kind}` files", text, not outcome.failures)
+
+
 HEAD = """# Reliability
 
 What happens to a run when it is killed, stopped, or its disk fills up, as figures. This page is
@@ -282,6 +321,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "RELIABILITY.md")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--files", type=int, default=2000, help="damaged files of each kind")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -289,12 +329,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_dataset(folder)
-        checks = [
+        checks: list[Callable[[], Finding]] = [
             lambda: check_kills(folder, args.kills, args.seed),
             lambda: check_signal(folder),
             lambda: check_full_disk(folder),
             lambda: check_truncation(folder),
             lambda: check_soak(folder, args.iterations),
+            *(partial(check_damage, kind, args.seed, args.files) for kind in KINDS),
         ]
         for check in checks:
             finding = check()

@@ -19,6 +19,7 @@ from envs.registration import make
 from envs.tasks import get_task
 from tests.conftest import ROOT, shared_file
 from utils import UserError, seed_everything
+from verified_file import write_verified
 
 sys.path.append(str(ROOT / "data"))
 
@@ -245,9 +246,9 @@ class TestGoingOn:
             content[len(content) // 2] ^= 1
             checkpoint.write_bytes(content)
         elif fault == "state":
-            torch.save({"history": [(60, 0.0)]}, checkpoint)
+            write_verified(checkpoint, {"history": [(60, 0.0)]})
         elif fault == "history":
-            torch.save({"history": [3]}, checkpoint)
+            write_verified(checkpoint, {"history": [3]})
         elif fault == "absent":
             rows.unlink()
         elif fault == "rows":
