@@ -159,6 +159,18 @@ def test_what_is_written_is_plain_and_complete(folder):
         assert path.read_bytes() == (folder.parent / "again" / path.name).read_bytes()
 
 
+def test_policies_of_before_there_was_a_choice_are_transformers(folder):
+    path = folder / "policy.json"
+    content = json.loads(path.read_text())
+    assert content["settings"].pop("policy") == "transformer"
+    path.write_text(json.dumps(content))
+    assert actions(load_policy(folder)) == actions(policy_with(SMALL))
+    edit(folder, settings={"policy": "mlp"})
+    assert "these settings make it" in fault(folder)
+    edit(folder, settings={"policy": "rnn"})
+    assert "--policy rnn" in fault(folder)
+
+
 def test_nothing_is_overwritten_or_left_half_written(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for place in (folder, folder / "policy.json", folder / "policy.json" / "below"):
