@@ -49,17 +49,19 @@ def _runs(report: Report) -> str:
 def _curves(report: Report) -> str:
     """Means with intervals, then the evaluations of every run that is not part of one."""
     rows: list[list[object]] = []
-    sets = [(each.comparison.title, each.curves) for each in report.compared]
-    sets += [(task, report.curves[task]) for task in report.tasks]
-    for title, curves in sets:
+    sets = [(each.comparison.title, each.curves, "percent") for each in report.compared]
+    sets += [(task, report.curves[task], "steps") for task in report.tasks]
+    for title, curves, unit in sets:
         for curve in curves:
             points = zip(curve.steps, curve.mean, curve.low, curve.high, strict=True)
-            rows += [[title, curve.method, "mean", curve.runs, *map(float, p)] for p in points]
+            head = [title, curve.method, "mean", curve.runs, unit]
+            rows += [[*head, *map(float, point)] for point in points]
     for run in report.runs:
         label = f"seed {run.seed}, {run.state}" + ", not used" * run.superseded
         points_of_run = zip(run.steps.tolist(), run.scores.tolist(), strict=True)
-        rows += [[run.task, run.method, label, 1, *point, None, None] for point in points_of_run]
-    columns = ["task", "method", "curve", "runs", "steps", "score", "ci_low", "ci_high"]
+        head = [run.task, run.method, label, 1, "steps"]
+        rows += [[*head, *point, None, None] for point in points_of_run]
+    columns = ["task", "method", "curve", "runs", "unit", "at", "score", "ci_low", "ci_high"]
     return to_csv(columns, rows)
 
 

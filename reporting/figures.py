@@ -17,6 +17,7 @@ from reporting.style import Style, styles
 from run_state import DIVERGED, FAILED, KILLED
 
 STEPS_LABEL = "environment steps collected online"
+SHARE_LABEL = "environment steps collected online (% of each run's)"
 SCORE_LABEL = "normalised score (0 random, 100 expert)"
 FORMATS = ("png", "svg")
 # states whose curves will not go on
@@ -33,13 +34,13 @@ def figures(report: Report) -> dict[str, Figure]:
         if report.curves[task] or unfinished:
             offline = offline_score(report, task)
             found[f"curves-{file_name(task)}"] = _curves(
-                task, report.curves[task], unfinished, offline, style
+                task, STEPS_LABEL, report.curves[task], unfinished, offline, style
             )
     for i, compared in enumerate(report.compared):
         title = compared.comparison.title
         if compared.curves:
             found[f"curves-aggregate-{i}"] = _curves(
-                f"{title}, mean", compared.curves, [], None, style
+                f"{title}, mean", SHARE_LABEL, compared.curves, [], None, style
             )
         found[f"aggregates-{i}"] = _aggregates(compared, style)
         if compared.improvements:
@@ -75,6 +76,7 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
 
 def _curves(
     title: str,
+    steps_label: str,
     curves: Sequence[MeanCurve],
     unfinished: Sequence[Run],
     offline: float | None,
@@ -101,17 +103,18 @@ def _curves(
         axes.plot(run.steps, run.scores, ":", color=colour, lw=1.2)
         end = "x" if run.state in ENDED else ">"
         axes.plot(run.steps[-1:], run.scores[-1:], end, color=colour, markersize=6)
-    if unfinished:
-        axes.plot([], [], ":", color="0.35", lw=1.2, label="not finished (x ended, > goes on)")
+    for method in dict.fromkeys(run.method for run in unfinished):
+        label = f"{method}, not finished (x ended, > goes on)"
+        axes.plot([], [], ":", color=style[method].colour, lw=1.2, label=label)
     if offline is not None:
         axes.axhline(offline, color="0.5", lw=1.0, label=f"offline data ({offline:.1f})")
         axes.update_datalim([(0, offline)])
         axes.autoscale_view()
-    axes.set(title=title, xlabel=STEPS_LABEL, ylabel=SCORE_LABEL)
+    axes.set(title=title, xlabel=steps_label, ylabel=SCORE_LABEL)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _plain(axes)
     # below the axes: nowhere inside is sure to be free
-    figure.legend(frameon=False, fontsize=8, ncols=4, loc="outside lower center")
+    figure.legend(frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     return figure
 
 

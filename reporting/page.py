@@ -20,6 +20,7 @@ from reporting import contents
 from reporting.build import Report
 from reporting.figures import (
     ENDED,
+    SHARE_LABEL,
     STEPS_LABEL,
     file_name,
     offline_score,
@@ -50,8 +51,9 @@ def method_notes(report: Report) -> list[str]:
         f"({bootstrap.reps:,} resamples of runs within each task, seed {bootstrap.seed}). With few "
         "runs they are too narrow. A single run has none.",
         "Curves are means over runs, each interpolated linearly between its evaluations, over the "
-        "steps that all of them cover. Aggregates over tasks need as many runs of each task, and "
-        "take the methods that have finished all of the tasks.",
+        "steps that all of them cover; over several tasks, whose budgets differ, over the share of "
+        "each run's own steps. Aggregates over tasks need as many runs of each task, and take the "
+        "methods that have finished all of the tasks.",
         "IQM is the mean of the middle half of all runs, the optimality gap the mean shortfall "
         "from 100, P(X > Y) the probability that a run of X scores above one of Y on a task drawn "
         "at random.",
@@ -113,7 +115,11 @@ def _charts(report: Report) -> list[dict[str, Any]]:
     """Plotly's traces and layout of each chart, aggregates first."""
     style = styles(report.methods)
     charts = [
-        _chart(f"aggregate-{i}", f"{each.comparison.title}, mean", each.curves, [], None, style)
+        {
+            "name": f"aggregate-{i}",
+            "title": f"{each.comparison.title}, mean",
+            **_chart(SHARE_LABEL, each.curves, [], None, style),
+        }
         for i, each in enumerate(report.compared)
         if each.curves
     ]
@@ -121,14 +127,13 @@ def _charts(report: Report) -> list[dict[str, Any]]:
         unfinished = unfinished_runs(report, task)
         if report.curves[task] or unfinished:
             offline = offline_score(report, task)
-            name = file_name(task)
-            charts.append(_chart(name, task, report.curves[task], unfinished, offline, style))
+            drawn = _chart(STEPS_LABEL, report.curves[task], unfinished, offline, style)
+            charts.append({"name": file_name(task), "title": task, **drawn})
     return charts
 
 
 def _chart(
-    name: str,
-    title: str,
+    steps_label: str,
     curves: Sequence[MeanCurve],
     unfinished: Sequence[Run],
     offline: float | None,
@@ -141,7 +146,7 @@ def _chart(
         "showlegend": False,
         "hovermode": "closest",
         "xaxis": {
-            "title": {"text": STEPS_LABEL},
+            "title": {"text": steps_label},
             "tickformat": ",~f",
             "gridcolor": "#e3e3e3",
             "zeroline": False,
@@ -162,7 +167,7 @@ def _chart(
              "xanchor": "right", "yanchor": "bottom", "showarrow": False,
              "font": {"size": 11, "color": _GREY}}
         ]  # fmt: skip
-    return {"name": name, "title": title, "data": traces, "layout": layout}
+    return {"data": traces, "layout": layout}
 
 
 def _mean_traces(curve: MeanCurve, style: Style) -> list[dict[str, Any]]:
@@ -197,7 +202,7 @@ def _mean_traces(curve: MeanCurve, style: Style) -> list[dict[str, Any]]:
             "name": shown,
             "hovertemplate": "%{y:.1f}"
             + " [%{customdata[0]:.1f}, %{customdata[1]:.1f}]" * (curve.runs > 1)
-            + " at %{x:,.0f} steps<extra>%{fullData.name}</extra>",
+            + " at %{x:,.0f}<extra>%{fullData.name}</extra>",
         }
     )
     return traces
@@ -218,7 +223,7 @@ def _run_trace(run: Run, style: Style) -> dict[str, Any]:
         },
         "meta": run.method,
         "name": f"{run.method} seed {run.seed}: {run.state}",
-        "hovertemplate": "%{y:.1f} at %{x:,.0f} steps<extra>%{fullData.name}</extra>",
+        "hovertemplate": "%{y:.1f} at %{x:,.0f}<extra>%{fullData.name}</extra>",
     }
 
 
@@ -247,9 +252,9 @@ def to_report_markdown(report: Report, pictures: Sequence[str]) -> str:
         parts += picture(f"curves-aggregate-{i}", each.comparison.title)
     for task in report.tasks:
         parts += picture(f"curves-{file_name(task)}", task)
-    parts.append(contents.SCORE_NOTE)
+    parts += ["## Scores beside the paper's", contents.SCORE_NOTE]
     for table in contents.score_tables(report):
-        parts += _section(table)
+        parts += _section(table, level=3)
     for number, first, second in _aggregates(report):
         parts += _section(first, "Aggregates: ") + picture(f"aggregates-{number}", first.title)
         if second.rows:
@@ -260,6 +265,10 @@ def to_report_markdown(report: Report, pictures: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _section(table: Table, before: str = "") -> list[str]:
+def _section(table: Table, before: str = "", level: int = 2) -> list[str]:
     note = [markdown_text(table.note)] if table.note else []
-    return [f"## {before}{markdown_text(table.title)}", to_markdown(table).rstrip("\n"), *note]
+    return [
+        f"{'#' * level} {before}{markdown_text(table.title)}",
+        to_markdown(table).rstrip("\n"),
+        *note,
+    ]

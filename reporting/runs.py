@@ -178,12 +178,12 @@ def read_run(folder: Path) -> Run:
             seed=int(settings["seed"]),
             state=state,
             settings=settings,
-            offline=(config["fingerprint"] or {}).get("mean_normalized_score"),
+            offline=_finite((config["fingerprint"] or {}).get("mean_normalized_score")),
             started=str(config.get("started", "")),
             exp_name=str(settings["exp_name"]),
         )
         get_task(run.env)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{folder / CONFIG_FILE}: not of a run ({type(error).__name__}: {reason})"
@@ -210,13 +210,14 @@ def _with_rows(run: Run, rows: list[dict[str, Any]]) -> Run:
             iterations=int(online[-1]["iteration"]) if online else 0,
             online_steps=int(rows[-1]["total_transitions_sampled"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+        all_done = _all_done(run)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not rows of a run ({type(error).__name__}: {error})") from None
     if run.state == UNFINISHED:
         # of a version that did not record ends: whether all was done can be seen
         if (run.folder / Divergence.REPORT).exists():
             return replace(run, state=DIVERGED)
-        if _all_done(run):
+        if all_done:
             return replace(run, state=FINISHED)
     return run
 
@@ -245,12 +246,18 @@ def _planned_run(folder: Path, status: Mapping[str, Any]) -> Run:
         states = {"crashed": FAILED, "stopped": FAILED}
         state = states.get(status["state"], str(status["state"]))
         seed = int(status["seed"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(
             f"{folder / STATUS_FILE}: not of a run ({type(error).__name__}: {error})"
         ) from None
     note, sweep = _notes("", {}, status), str(status.get("sweep", ""))
     return Run(folder, env, 0, method, method, seed, state, note, exp_name=sweep)
+
+
+def _finite(value: Any) -> float | None:
+    """A finite number as it is, None for anything else."""
+    number = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if number else None
 
 
 def _json_of(path: Path) -> dict[str, Any]:

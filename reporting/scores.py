@@ -58,7 +58,8 @@ class Bootstrap:
             point = statistic(*arrays)
             return np.stack([point, *np.full((2, len(point)), np.nan)], axis=1)
         given = scores if isinstance(scores, np.ndarray) else arrays
-        with _seeded(self.seed), _quiet():
+        # a score on the way that is not finite leaves a gap
+        with _seeded(self.seed), _quiet(), np.errstate(invalid="ignore"):
             points, ends = rliable.get_interval_estimates(
                 {"": given}, statistic, reps=self.reps, confidence_interval_size=0.95
             )
@@ -229,7 +230,7 @@ class MeanCurve:
 
     Attributes:
         method: Whose.
-        steps: (G,) environment steps collected online.
+        steps: (G,) environment steps collected online; over tasks the share of them, in percent.
         mean, low, high: (G,) of the score; the ends are NaN for a single run.
         runs: How many runs.
     """
@@ -247,7 +248,8 @@ def curve_over_runs(
 ) -> MeanCurve | None:
     """The mean over one or several tasks of the mean over their runs.
 
-    Runs are interpolated linearly between their evaluations, over the steps that all cover.
+    Runs are interpolated linearly between their evaluations, over the steps that all cover. As
+    tasks have budgets of different size, steps over several tasks are shares of each run's own.
 
     Args:
         method: Whose curve it is.
@@ -256,14 +258,22 @@ def curve_over_runs(
     Returns:
         None where no step is covered by all.
     """
-    steps = common_steps([run.steps for runs in groups for run in runs])
+    places = [
+        [run.steps / (run.steps[-1] / 100.0 if len(groups) > 1 else 1.0) for run in runs]
+        for runs in groups
+    ]
+    steps = common_steps([each for group in places for each in group])
     if not len(steps):
         return None
     if len(steps) > _POINTS:
         steps = np.linspace(steps[0], steps[-1], _POINTS)
     # (n, tasks, G)
     values = np.stack(
-        [[np.interp(steps, run.steps, run.scores) for run in runs] for runs in groups], axis=1
+        [
+            [np.interp(steps, x, run.scores) for x, run in zip(group, runs, strict=True)]
+            for group, runs in zip(places, groups, strict=True)
+        ],
+        axis=1,
     )
     found = bootstrap.intervals(values, _mean_at_each_step)
     mean, low, high = found.T

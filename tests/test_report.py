@@ -111,7 +111,7 @@ def test_curves_and_runs_are_files_too(written):
         for row in curves
         if (row["task"], row["method"], row["curve"]) == (HOPPER, "ODT", "mean")
     ]
-    assert [(float(row["steps"]), float(row["score"])) for row in mean] == [
+    assert [(float(row["at"]), float(row["score"])) for row in mean] == [
         (0, 10), (100, 20), (200, 37)
     ]  # fmt: skip
     assert {row["runs"] for row in mean} == {"3"}

@@ -7,6 +7,9 @@ import shutil
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from reporting.runs import Run, differing_flags, mixed_settings, read_run, read_runs, run_folders
 from run_state import DIVERGED, FAILED, FINISHED, KILLED, LOCK_FILE, RUNNING, STOPPED, UNFINISHED
@@ -193,10 +196,38 @@ def test_damaged_metrics_are_shown_and_never_counted(tmp_path, content):
     assert str(bad / "metrics.jsonl") in line and "\n" not in line
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@given(data=st.data())
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_a_record_holds_is_a_run_or_one_line(tmp_path, data):
+    folder = tmp_path / "a"
+    if not folder.exists():
+        finished_run(folder, 1.0, [2.0])
+        (tmp_path / "whole").write_text((folder / "config.json").read_text())
+    config = json.loads((tmp_path / "whole").read_text())
+    part = data.draw(st.sampled_from([config, config["settings"]]))
+    part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
+    (folder / "config.json").write_text(json.dumps(config))
+    try:
+        run = read_run(folder)
+    except UserError as error:
+        assert "\n" not in str(error) and str(folder) in str(error)
+    else:
+        assert isinstance(run.method, str) and isinstance(run.seed, int)
+
+
 def test_unknown_states_and_tasks_of_sweeps_are_refused(tmp_path):
     for content in [{}, {"task": "pong", "method": "ODT", "seed": 1, "state": "planned"}]:
         status(tmp_path, **content)
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=str(tmp_path)):
             read_run(tmp_path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -69,6 +69,7 @@ def test_aggregates_by_hand():
     assert gap == 100 - (0 + 10 + 20 + 30 + 40 + 50 + 60 + 100) / 8
 
 
+@settings(deadline=None, max_examples=50)
 @given(scores_of)
 def test_all_tasks_at_once_are_each_task_alone(scores):
     found = aggregate_each(scores).reshape(len(METRICS), -1)
@@ -82,6 +83,7 @@ def test_improvement_by_hand():
     assert improvement(x, y)[0] == pytest.approx((3 + 0.5) / 6)
 
 
+@settings(deadline=None, max_examples=50)
 @given(scores_of, st.integers(1, 5), st.integers(0, 10**6))
 def test_improvement_is_rliables(x, size, seed):
     y = np.random.default_rng(seed).integers(-50, 200, (size, x.shape[1])).astype(float)
@@ -90,6 +92,7 @@ def test_improvement_is_rliables(x, size, seed):
     assert there + improvement(y, x)[0] == pytest.approx(1.0)
 
 
+@settings(deadline=None, max_examples=50)
 @given(scores_of)
 def test_intervals_hold_the_mean_and_stay_within_the_scores(scores):
     found = FEW.intervals(scores, aggregate_each).reshape(len(METRICS), -1, 3)
@@ -162,9 +165,11 @@ def test_mean_curve_by_hand():
 
 
 def test_aggregate_curve_is_the_mean_of_the_tasks_means():
-    groups = [[make_run("a", final=30.0)], [make_run("b", final=70.0, before=20.0)]]
-    curve = curve_over_runs("ODT", groups, FEW)
+    """Over the share of each run's steps: budgets differ."""
+    long = make_run("b", final=70.0, before=20.0, steps=np.array([0.0, 5000.0, 10000.0]))
+    curve = curve_over_runs("ODT", [[make_run("a", final=30.0)], [long]], FEW)
     assert curve is not None
+    np.testing.assert_allclose(curve.steps, [0, 50, 100])
     np.testing.assert_allclose(curve.mean, [15, 15, 50])
 
 
