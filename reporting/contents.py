@@ -92,11 +92,11 @@ def _paper_table(report: Report, key: str, title: str, rows: dict[PaperRow, str]
     present = [m for m in report.methods if any(report.members(t, m) for t in rows.values())]
     # (method, whether it is the paper's): ours, each followed by the published one of its name
     columns: list[tuple[str, bool]] = []
-    for i, method in enumerate(present):
+    for method in present:
         columns.append((method, False))
         name = PUBLISHED_AS.get(bases[method], "")
-        last = bases[method] not in [bases[later] for later in present[i + 1 :]]
-        if last and published_score(key, AVERAGE, name):
+        # beside the first of its variants, which is the method itself where it is there
+        if published_score(key, AVERAGE, name) and (name, True) not in columns:
             columns.append((name, True))
     columns += [(m, True) for m in METHODS if published_score(key, AVERAGE, m)]
     columns = list(dict.fromkeys(columns))

@@ -248,6 +248,13 @@ def test_the_papers_other_methods_are_never_ours():
     assert list(table.columns[:3]) == ["Task", "IQL-MLP", "IQL (paper)"]
 
 
+def test_published_columns_stand_beside_the_method_itself_not_its_variants():
+    runs = [make_run(method="ODT"), make_run(method="ODT-x", base="ODT"), make_run(method="TD3")]
+    _, table = table_of(runs)
+    assert table.columns[:3] == ["Task", "ODT", "ODT (paper)"]
+    assert table.columns.count("ODT (paper)") == 1
+
+
 def test_delayed_rewards_are_another_table():
     runs = [make_run(delayed_reward=5), make_run(), make_run(delayed_reward=3)]
     names = [table.name for table in contents.score_tables(build(runs, [], FEW))]
