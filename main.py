@@ -249,7 +249,10 @@ class Experiment:
             self.video = None
             return
         name = f"{self.phase}_{self.iterations[self.phase] + 1}.gif"
-        video.save(self.logger.run_dir / "videos" / name)
+        try:
+            video.save(self.logger.run_dir / "videos" / name)
+        except OSError as error:
+            self.logger.warning(f"no video: videos/{name} was not written: {error}")
 
     def _train(
         self, sample: Callable[[], Batch], updates: int, online: OnlineBuffer | None = None

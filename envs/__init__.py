@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from envs import rendering  # isort: skip - before anything imports MuJoCo
 from envs.legacy import LegacyEnvVector
 from envs.registration import make, register_all
 from envs.tasks import Task
 from envs.vector import EnvVector
 
-__all__ = ["EnvVector", "make", "make_vector"]
+__all__ = ["EnvVector", "make", "make_vector", "rendering"]
 
 register_all()
 

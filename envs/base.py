@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import re
-import sys
-import weakref
 from typing import Any, ClassVar
 
 import gymnasium
@@ -15,6 +11,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from envs.rendering import make_renderer
 from utils import UserError
 
 TESTED_ENGINE = "3.2.6"
@@ -189,7 +186,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            self._renderer = _make_renderer(self.model, self.image_size)
+            self._renderer = make_renderer(self.model, self.image_size)
         self._renderer.update_scene(self.data, self.camera)
         return self._renderer.render()
 
@@ -197,26 +194,6 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
-
-
-def _make_renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:
-    remedy = "set MUJOCO_GL=egl or MUJOCO_GL=osmesa before Python starts"
-    displays = {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"}
-    if sys.platform == "linux" and displays.isdisjoint(os.environ):
-        raise UserError(f"rendering needs OpenGL, and there is no display; {remedy}")
-    try:
-        renderer = mujoco.Renderer(model, *size)
-    except Exception as error:  # every OpenGL backend raises exceptions of its own
-        raise UserError(f"rendering needs OpenGL ({error}); {remedy}") from None
-    # exit handlers run in reverse: this one before MuJoCo's own, which shuts EGL down
-    atexit.register(_close, weakref.ref(renderer))
-    return renderer
-
-
-def _close(reference: weakref.ref[mujoco.Renderer]) -> None:
-    renderer = reference()
-    if renderer is not None:
-        renderer.close()
 
 
 def bounded(actions: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Play a policy: mean return, normalised score with a confidence interval, length, success rate.
 
     python scripts/evaluate.py FOLDER [--episodes N] [--rtg R] [--context C] [--seed S]
-        [--video FILE.gif] [--verbose | --json]
+        [--video FILE.gif|FILE.mp4] [--verbose | --json]
 
 FOLDER is an exported policy's (scripts/export_policy.py) or a run's. Episode i starts in an
 environment of seed S + i and takes the policy's mean action, so that the same command gives the
@@ -31,7 +31,7 @@ from get_args import OneLineParser
 from policy_file import Policy, open_policy
 from run_record import plain
 from utils import UserError, select_device
-from video import VideoRecorder
+from video import VideoRecorder, check_kind
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -54,7 +54,7 @@ def play(
     Args:
         target_return: Return-to-go to begin with, in training units.
         context_length: Steps that the policy sees; by default as in the run's evaluations.
-        video: GIF file to make of the first episode.
+        video: GIF or MP4 file to make of the first episode.
 
     Raises:
         UserError: the context is too long, the policy puts out NaN, or there can be no video.
@@ -69,7 +69,7 @@ def play(
         played += rollout(
             policy.actor, vector, settings, target_return, after_step=recorder.after_step
         )
-        _save_video(recorder, video, vector.envs[0].dt)
+        _save_video(recorder, video)
         vector.close()
     while len(played) < episodes:
         first, last = len(played), min(len(played) + _TOGETHER, episodes)
@@ -79,11 +79,11 @@ def play(
     return played
 
 
-def _save_video(recorder: VideoRecorder, path: Path, seconds_per_step: float) -> None:
+def _save_video(recorder: VideoRecorder, path: Path) -> None:
     if recorder.problem:
         raise UserError(f"--video {path}: {recorder.problem}")
     try:
-        recorder.save(path, seconds_per_step)
+        recorder.save(path)
     except OSError as error:
         raise UserError(f"--video {path}: cannot be written ({error.strerror})") from None
 
@@ -176,7 +176,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first episode's environment")
     parser.add_argument("--best", action="store_true", help="of a run: the policy of its best "
                         "evaluation, not the last one")  # fmt: skip
-    parser.add_argument("--video", type=Path, help="GIF file to make of the first episode")
+    parser.add_argument("--video", type=Path, help="GIF or MP4 file to make of the first episode")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--verbose", action="store_true", help="a line per episode too")
@@ -196,8 +196,8 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError(f"--seed {args.seed}: outside its range; use a number in [0, 4294967295]")
     if args.rtg is not None and not math.isfinite(args.rtg):
         raise UserError(f"--rtg {args.rtg}: not a finite number")
-    if args.video is not None and args.video.suffix.lower() != ".gif":
-        raise UserError(f"--video {args.video}: unknown kind of video; end it in .gif")
+    if args.video is not None:
+        check_kind(args.video)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from tests.tiny_runs import (
     run,
     same_weights,
 )
+from video import VideoRecorder
 
 pytestmark = pytest.mark.usefixtures("short_horizons")
 
@@ -128,6 +129,17 @@ def test_video(data_dir, tmp_path, capsys):
     made = (tmp_path / "run" / "videos" / "pretrain_1.gif").exists()
     # without OpenGL the run goes on and says so
     assert made != ("no video" in capsys.readouterr().out)
+
+
+def test_a_run_goes_on_where_videos_cannot_be_written(data_dir, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VideoRecorder, "after_step", lambda _: None)
+    monkeypatch.setattr(VideoRecorder, "save", full)
+    flags = [*DETERMINISTIC, "--max_online_iters", "1", "--video_debug", "1"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    assert "videos/pretrain_1.gif was not written" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", published_commands(), ids=" ".join)

@@ -184,7 +184,7 @@ def test_video(folder, capsys):
         (["--context", "0"], "a context of 0 steps"),
         (["--seed", "-1"], "--seed -1"),
         (["--rtg", "nan"], "--rtg nan"),
-        (["--video", "a.mp4"], "end it in .gif"),
+        (["--video", "a.avi"], "end it in .gif or .mp4"),
         (["--device", "tpu"], "--device tpu"),
         (["--rgt", "3"], "did you mean --rtg?"),
         (["--json", "--verbose"], "--verbose"),
