@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+# parameters that are updated together on the CPU
+_CACHED_NUMBERS = 2**18
+
 
 class Lamb(Optimizer):
     """Layer-wise adaptive large-batch optimiser.
@@ -64,33 +67,33 @@ class Lamb(Optimizer):
         if grads:
             norm = global_norm(grads)
             for group in self.param_groups:
-                self._update(group, (norm / group["max_grad_norm"]).clamp(min=1.0))
+                clip = (norm / group["max_grad_norm"]).clamp(min=1.0)
+                params = [p for p in group["params"] if p.grad is not None]
+                group["step"] += bool(params)
+                for part in _parts(params):
+                    self._update(group, part, clip)
         return loss
 
-    def _update(self, group: dict[str, Any], clip: Tensor) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
+    def _update(self, group: dict[str, Any], params: list[Tensor], clip: Tensor) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
         first = [self.state[p]["exp_avg"] for p in params]
         second = [self.state[p]["exp_avg_sq"] for p in params]
-        group["step"] += 1
         beta1, beta2 = group["betas"]
         correction1 = 1.0 - beta1 ** group["step"]
         correction2 = math.sqrt(1.0 - beta2 ** group["step"])
 
-        grads = torch._foreach_div([p.grad for p in params], clip)
+        grads = torch._foreach_div([p.grad for p in params if p.grad is not None], clip)
         torch._foreach_lerp_(first, grads, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
+        # (m / correction1) / (sqrt(v) / correction2 + eps), in fewer passes over memory
         root = torch._foreach_sqrt(second)
-        torch._foreach_div_(root, correction2)
-        torch._foreach_add_(root, group["eps"])
+        torch._foreach_mul_(root, correction1 / correction2)
+        torch._foreach_add_(root, group["eps"] * correction1)
         update = torch._foreach_div(first, root)
-        torch._foreach_div_(update, correction1)
         if group["weight_decay"]:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
 
@@ -100,6 +103,18 @@ class Lamb(Optimizer):
         trust = torch.where(usable, param_norm / update_norm.clamp(min=1e-38), 1.0)
         torch._foreach_mul_(update, list((-group["lr"] * trust).unbind()))
         torch._foreach_add_(params, update)
+
+
+def _parts(params: list[Tensor]) -> list[list[Tensor]]:
+    """All tensors at once; on the CPU in parts that stay in its cache from step to step."""
+    if not params or params[0].device.type != "cpu":
+        return [params] if params else []
+    parts: list[list[Tensor]] = [[]]
+    for p in params:
+        if sum(q.numel() for q in parts[-1]) >= _CACHED_NUMBERS:
+            parts.append([])
+        parts[-1].append(p)
+    return parts
 
 
 def global_norm(tensors: list[Tensor]) -> Tensor:

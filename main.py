@@ -25,6 +25,7 @@ from checkpoint import (
 )
 from collecting import JumpStart, return_to_ask_for, schedule_metrics
 from data import dataset_path, load_dataset
+from device_tuning import check_device, tune_device
 from envs.tasks import get_task
 from evaluation import (
     RolloutSettings,
@@ -74,6 +75,7 @@ class Experiment:
         self.settings, self.task = settings, get_task(settings.env)
         self._stop = stop
         self.device = select_device(settings.device, settings.force_device)
+        check_device(self.device, settings.precision, bool(settings.compile))
         self.budget = settings.max_online_transitions or self.task.spec.online_budget
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
         seed_everything(settings.seed)
@@ -91,6 +93,8 @@ class Experiment:
         )
         self.video = VideoRecorder(self.eval_envs) if settings.video_debug else None
         fingerprint = self._load_data(path)
+        # not before: what loading frees is to go back to the system
+        tune_device(self.device, settings.precision)
         self.online_buffer = None
         if isinstance(self.trainer.algorithm, OnPolicyGradient):
             self.online_buffer = OnlineBuffer(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from critic import Critic, CriticConfig
 from decision_transformer import Actor, DecisionMLP, DecisionTransformer, TransformerSize
@@ -14,6 +17,8 @@ from lamb import Lamb
 from recurrent_critic import RecurrentCritic
 from rl_gradients import RLGradient
 from settings import Settings
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def make_actor(settings: Settings, task: Task) -> Actor:
@@ -42,8 +47,19 @@ def make_actor(settings: Settings, task: Task) -> Actor:
         size,
         stochastic=bool(settings.stoc),
         ordering=bool(settings.ordering),
-        autocast_dtype=autocast_dtype,
+        dtype=autocast_dtype or torch.float32,
     )
+
+
+def slow_copy(module: Module) -> Module:
+    """A copy for slow updates: no gradient, dropout off; not compiled."""
+    return copy.deepcopy(module).requires_grad_(False).eval()
+
+
+def replay_as_cuda_graphs(*actors: Actor) -> None:
+    """Compile policies in place; forward and backward passes are replayed as CUDA graphs."""
+    for actor in actors:
+        actor.compile(mode="reduce-overhead", fullgraph=True)
 
 
 def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimizer:

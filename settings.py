@@ -258,8 +258,11 @@ class Settings:
         "memory, or the CPU where there is none")
     force_device: int = flag(-1, MACHINE, "CUDA device number, overrides --device; -1 leaves it "
         "to --device", within="[-1, inf)")
-    precision: str = flag("fp32", MACHINE, "arithmetic of the forward passes: fp32 or bf16 "
-        "autocast", choices=("fp32", "bf16"))
+    precision: str = flag("fp32", MACHINE, "arithmetic of the policy: fp32; tf32 (CUDA only) "
+        "rounds the factors of matrix products to 10 bits; bf16 computes the transformer in "
+        "bfloat16 with float32 weights", choices=("fp32", "tf32", "bf16"))
+    compile: int = flag(0, MACHINE, "1 compiles the policy and replays its forward and backward "
+        "passes as CUDA graphs (CUDA only)", choices=SWITCH)
     # fmt: on
 
     # the name that --env had on the command line where that was an alias of the task; no flag

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +13,13 @@ from actor_losses import action_distance_loss, supervised_loss
 from decision_transformer import Actor, PolicyOutput
 from decision_transformer.policy import Deterministic
 from envs.tasks import Task
-from networks import make_actor, make_actor_optimizer, make_critic
+from networks import make_actor, make_actor_optimizer, make_critic, replay_as_cuda_graphs, slow_copy
 from online_buffer import OnlineBuffer
 from replay_buffer import Batch
 from rl_gradients import Info, Networks, OnPolicyGradient, make_rl_gradient
 from rl_gradients.common import masked_mean
 from settings import Settings
 from training_log import Divergence, RunningMeans
-
-Module = TypeVar("Module", bound=nn.Module)
 
 GRADIENT_CLIP = 0.25
 CRITIC_WEIGHT_DECAY = 0.01
@@ -51,8 +48,10 @@ class Trainer:
         critic = make_critic(settings, task, self.algorithm).to(device)
         log_temperature = torch.tensor(settings.init_temperature, device=device).log()
         self.nets = Networks(
-            actor, critic, _target(actor), _target(critic), nn.Parameter(log_temperature)
+            actor, critic, slow_copy(actor), slow_copy(critic), nn.Parameter(log_temperature)
         )
+        if settings.compile:
+            replay_as_cuda_graphs(actor, self.nets.actor_target)
         self.actor_optimizer = make_actor_optimizer(settings, actor)
         self.critic_optimizer = torch.optim.AdamW(
             critic.parameters(),
@@ -96,8 +95,10 @@ class Trainer:
         self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
         self.prev_policy_coeff = prev_policy_coeff
         self.phase_iterations = 0
-        self.nets.actor_target = _target(self.nets.actor)
-        self.nets.critic_target = _target(self.nets.critic)
+        self.nets.actor_target = slow_copy(self.nets.actor)
+        self.nets.critic_target = slow_copy(self.nets.critic)
+        if self.settings.compile:
+            replay_as_cuda_graphs(self.nets.actor_target)
 
     def run_iteration(
         self,
@@ -126,7 +127,7 @@ class Trainer:
         start = time.perf_counter()
         self.nets.actor.train()
         if self.prev_policy_coeff and self.tick == 0:
-            self._previous = _target(self.nets.actor)
+            self._previous = slow_copy(self.nets.actor)
         for tick in range(self.tick, self._num_ticks(num_updates, online)):
             if stop_requested():
                 self._seconds += time.perf_counter() - start
@@ -189,6 +190,8 @@ class Trainer:
     def update_critic(self, batch: Batch) -> None:
         """One step on the critic's loss."""
         self._batch = batch
+        if self.settings.compile:
+            torch.compiler.cudagraph_mark_step_begin()
         loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
@@ -337,13 +340,8 @@ class Trainer:
         # older checkpoints have neither of the two
         self.prev_policy_coeff = state.get("prev_policy_coeff", 0.0)
         if state.get("previous") is not None:
-            self._previous = _target(nets.actor)
+            self._previous = slow_copy(nets.actor)
             self._previous.load_state_dict(state["previous"])
         self.phase_iterations = state["phase_iterations"]
         self.tick, self._seconds = state["tick"], state["seconds"]
         self._means.load_state_dict(state["means"])
-
-
-def _target(module: Module) -> Module:
-    """A copy for slow updates: no gradient, dropout off."""
-    return copy.deepcopy(module).requires_grad_(False).eval()

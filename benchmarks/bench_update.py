@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data import TrajectoryDataset
+from device_tuning import tune_device
 from envs.tasks import get_task
 from replay_buffer import ReplayBuffer
 from settings import Settings
@@ -100,6 +101,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     task, device = get_task("hopper-medium-v2"), select_device(args.device)
     given = {name: value for name, value in vars(args).items() if hasattr(Settings(), name)}
     settings = replace(Settings(), stoc=0, use_entropy_reg=0, **given)
+    tune_device(device, args.precision)
     torch.manual_seed(0)
     trainer = Trainer(settings, task, device)
     trainer.start_phase(settings.actor_rl_coeff, settings.actor_sup_coeff)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import GPT2Config
 
 from decision_transformer.gpt2 import GPT2Decoder
@@ -63,8 +64,8 @@ class DecisionTransformer(nn.Module):
         size: Shape of the transformer.
         stochastic: A tanh-Gaussian policy instead of a deterministic one.
         ordering: Add a learned embedding of the absolute timestep to all three tokens of a step.
-        autocast_dtype: Run the transformer in this type (bfloat16) by autocast; embeddings,
-            heads, losses and weights stay float32. None: everything in float32.
+        dtype: What the transformer computes in. With bfloat16 its weights are rounded anew for
+            each pass; weights, gradients, embeddings, heads and losses stay float32.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class DecisionTransformer(nn.Module):
         *,
         stochastic: bool = False,
         ordering: bool = False,
-        autocast_dtype: torch.dtype | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.autocast_dtype = autocast_dtype
+        self.dtype = dtype
         self.transformer = GPT2Decoder(size.gpt2_config())
         self.embed_ordering = nn.Embedding(MAX_TIMESTEPS, size.embed_dim) if ordering else None
         self.embed_return = nn.Linear(1, size.embed_dim)
@@ -157,8 +158,8 @@ class DecisionTransformer(nn.Module):
         return self.embed_ln(tokens)
 
     def _decode(self, tokens: Tensor, keep: Tensor | None, queries: slice) -> Tensor:
-        if self.autocast_dtype is None:
+        if self.dtype == tokens.dtype:
             return self.transformer(tokens, keep, queries)
-        with torch.autocast(tokens.device.type, self.autocast_dtype):
-            hidden = self.transformer(tokens, keep, queries)
-        return hidden.float()
+        weights = {name: p.to(self.dtype) for name, p in self.transformer.named_parameters()}
+        inputs = (tokens.to(self.dtype), keep, queries)
+        return functional_call(self.transformer, weights, inputs).float()

@@ -2,21 +2,24 @@
 
 Parameters have the names and layouts of `transformers.GPT2Model` (linear weights stored
 input x output), so a state dict goes from one to the other; see `GPT2Decoder.gpt2_state_dict`.
-Attention is `torch.nn.functional.scaled_dot_product_attention` with an explicit boolean mask,
-because a decision transformer masks padded steps and, in its last block, asks for some of the
-positions only.
+Attention is written out as batched products and a softmax: a decision transformer's sequences are
+short (59 tokens at K = 20), it masks padded steps and, in its last block, asks for some of the
+positions only; `scaled_dot_product_attention` is several times slower for that on a CPU.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config
 from transformers.activations import ACT2FN
+
+from decision_transformer.dropout import Dropout
+from decision_transformer.linear import linear
 
 # entries of GPT2Model's state dict that embed tokens and positions; the decoder has neither
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
@@ -31,8 +34,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.t(), self.bias)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        return linear(x, self.weight, self.bias, relu)
 
 
 class SelfAttention(nn.Module):
@@ -41,32 +44,31 @@ class SelfAttention(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.attn_pdrop = config.attn_pdrop
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = Linear(config.n_embd, config.n_embd)
-        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+        self.attn_dropout = Dropout(config.attn_pdrop)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts x E) -> as many (B x heads, T, head size)"""
+        x = x.unflatten(-1, (parts, self.n_head, -1)).permute(2, 0, 3, 1, 4)
+        return x.flatten(1, 2).unbind(0)
 
-    def forward(self, x: Tensor, mask: Tensor, queries: slice | None) -> Tensor:
-        """x (B, T, E); mask broadcastable to (B, heads, Q, T), True where attention may look."""
+    def forward(self, x: Tensor, bias: Tensor, queries: slice | None) -> Tensor:
+        """x (B, T, E); bias (B, Q, T) or (Q, T) is added to the scores."""
+        batch, size = x.shape[0], x.shape[-1]
         if queries is None:
-            q, k, v = self.c_attn(x).split(x.shape[-1], dim=-1)
+            q, k, v = self._heads(self.c_attn(x), 3)
         else:
             # only some positions ask; all of them answer
-            size = x.shape[-1]
-            weight, bias = self.c_attn.weight, self.c_attn.bias
-            q = F.linear(x[:, queries], weight[:, :size].t(), bias[:size])
-            k, v = F.linear(x, weight[:, size:].t(), bias[size:]).split(size, dim=-1)
-        out = F.scaled_dot_product_attention(
-            self._heads(q),
-            self._heads(k),
-            self._heads(v),
-            attn_mask=mask,
-            dropout_p=self.attn_pdrop if self.training else 0.0,
-        )
-        return self.resid_dropout(self.c_proj(out.transpose(1, 2).flatten(2)))
+            weight, c = self.c_attn.weight, self.c_attn.bias
+            (q,) = self._heads(linear(x[:, queries], weight[:, :size], c[:size]), 1)
+            k, v = self._heads(linear(x, weight[:, size:], c[size:]), 2)
+        if bias.dim() == 3:
+            bias = bias.repeat_interleave(self.n_head, dim=0)
+        scores = torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5)
+        weights = self.attn_dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype))
+        out = torch.bmm(weights, v).unflatten(0, (batch, self.n_head))
+        return self.c_proj(out.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -78,10 +80,11 @@ class MLP(nn.Module):
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
         self.act = ACT2FN[config.activation_function]
-        self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+        if isinstance(self.act, nn.ReLU):
+            return self.c_proj(self.c_fc(x, relu=True))
+        return self.c_proj(self.act(self.c_fc(x)))
 
 
 class Block(nn.Module):
@@ -94,11 +97,12 @@ class Block(nn.Module):
         self.attn = SelfAttention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=eps)
         self.mlp = MLP(config)
+        self.dropout = Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, mask: Tensor, queries: slice | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, queries: slice | None = None) -> Tensor:
         residual = x if queries is None else x[:, queries]
-        x = residual + self.attn(self.ln_1(x), mask, queries)
-        return x + self.mlp(self.ln_2(x))
+        x = self.dropout.add(residual, self.attn(self.ln_1(x), bias, queries))
+        return self.dropout.add(x, self.mlp(self.ln_2(x)))
 
 
 class GPT2Decoder(nn.Module):
@@ -107,7 +111,7 @@ class GPT2Decoder(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config = config
-        self.drop = nn.Dropout(config.embd_pdrop)
+        self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
@@ -134,11 +138,12 @@ class GPT2Decoder(nn.Module):
         if keep is not None:
             # a padded token sees itself, or its softmax would be over nothing
             itself = torch.eye(length, dtype=torch.bool, device=embeddings.device)
-            mask = ((mask & keep[:, None, :]) | itself)[:, None]
+            mask = (mask & keep[:, None, :]) | itself
+        bias = embeddings.new_zeros(mask.shape).masked_fill_(~mask, -math.inf)
         x = self.drop(embeddings)
         for block in self.h[:-1]:
-            x = block(x, mask)
-        rows = mask if queries is None else mask[..., queries, :]
+            x = block(x, bias)
+        rows = bias if queries is None else bias[..., queries, :]
         return self.ln_f(self.h[-1](x, rows, queries))
 
     def gpt2_state_dict(self) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 import envs
+from device_tuning import tune_device
 from envs.tasks import Task
 from evaluation import Episode, evaluation_metrics, rollout
 from get_args import OneLineParser
@@ -205,7 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         check_args(args)
-        policy = open_policy(args.folder, select_device(args.device), args.best)
+        device = select_device(args.device)
+        tune_device(device)
+        policy = open_policy(args.folder, device, args.best)
         rtg = policy.settings.eval_rtg if args.rtg is None else args.rtg
         context = policy.rollout_settings(args.context).context_length
         episodes = play(

@@ -136,7 +136,7 @@ def test_action_embedding_has_a_zero_gradient_at_one_step():
 def test_bfloat16_is_close_to_float32():
     torch.manual_seed(0)
     full = small_model()
-    half = small_model(autocast_dtype=torch.bfloat16)
+    half = small_model(dtype=torch.bfloat16)
     half.load_state_dict(full.state_dict())
     batch = batch_of()
     assert half(*batch).mean.dtype == torch.float32

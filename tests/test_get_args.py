@@ -37,6 +37,7 @@ OWN_FLAGS = {
     "resume": ("str", ""),
     "max_online_transitions": ("int", 0),
     "precision": ("str", "fp32"),
+    "compile": ("int", 0),
     "wandb_mode": ("str", "disabled"),
     "wandb_entity": ("str", ""),
     "wandb_project": ("str", "odt-rl-gradients"),

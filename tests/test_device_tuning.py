@@ -1,0 +1,80 @@
+"""What is set up for a device: true float32 on a CPU, refusals, freed memory."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import device_tuning
+from device_tuning import keep_freed_memory, product_error, tune_device, use_fast_products
+from envs.tasks import TASKS
+from main import main
+from networks import make_actor, slow_copy
+from settings import Settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def own_precision():
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_products_stay_float32(own_precision):
+    tune_device(CPU)
+    assert product_error() < 2e-6
+
+
+def test_bfloat16_products_are_taken_back(own_precision, monkeypatch):
+    """As on a processor where oneDNN makes use of the permission."""
+    product = torch.Tensor.__matmul__
+
+    def rounding(a, b):
+        if a.dtype == torch.float32 and torch.get_float32_matmul_precision() == "medium":
+            return product(a.bfloat16(), b.bfloat16()).float()
+        return product(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
+    assert not use_fast_products()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert product_error() < 2e-6
+
+
+def test_freed_memory_is_kept_where_there_is_glibc(monkeypatch):
+    assert keep_freed_memory() == hasattr(device_tuning.ctypes.CDLL(None), "mallopt")
+    monkeypatch.setattr(device_tuning.sys, "platform", "darwin")
+    assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize("flag", ["--precision tf32", "--compile 1"])
+def test_what_only_a_gpu_can_do_is_refused_in_one_line(flag, capsys):
+    assert main([*flag.split(), "--device", "cpu"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {flag}: needs a CUDA device")
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stoc", [0, 1])
+def test_the_policy_compiles_as_one_graph(precision, stoc):
+    """Without a GPU: `--compile 1` traces the same code, and compiles it for another backend."""
+    settings = replace(Settings(), embed_dim=16, n_layer=2, n_head=2, stoc=stoc, ordering=1)
+    actor = make_actor(replace(settings, precision=precision), TASKS["maze2d-umaze-v1"]).eval()
+    compiled = slow_copy(actor).requires_grad_(True)
+    counters.clear()
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    states, actions = torch.randn(3, 4, 4), torch.rand(3, 4, 2)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    batch = (states, actions, torch.randn(3, 4, 1), torch.arange(4).expand(3, 4), mask)
+    tolerance = 1e-5 if precision == "fp32" else 3e-2
+    expected, got = actor(*batch).mean, compiled(*batch).mean
+    assert counters["stats"]["unique_graphs"] >= 1
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+    got.sum().backward()
+    expected.sum().backward()
+    for ours, theirs in zip(compiled.parameters(), actor.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=tolerance, atol=tolerance)
