@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 import h5py
 import numpy as np
 
+from benchmarks.measuring import resident_bytes
 from data import load_dataset
 from envs.tasks import Task, get_task
 
@@ -55,14 +56,6 @@ def write_dataset(path: Path, task: Task, rows: int, length: int) -> None:
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array, compression="gzip", compression_opts=1)
-
-
-def resident_bytes(field: str) -> int:
-    """This process's resident set: VmRSS now, VmHWM at its peak (Linux; other than getrusage's
-    figure, it does not start at the peak of the process that started this one)."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
 
 
 def load_once(path: Path, name: str) -> dict[str, float]:

@@ -80,6 +80,8 @@ class DecisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.dtype = dtype
+        # what was rounded in a rollout: where and which version the weights were, and the result
+        self._rounded: tuple[list[tuple[int, int]], dict[str, Tensor]] | None = None
         self.transformer = GPT2Decoder(size.gpt2_config())
         self.embed_ordering = nn.Embedding(MAX_TIMESTEPS, size.embed_dim) if ordering else None
         self.embed_return = nn.Linear(1, size.embed_dim)
@@ -160,6 +162,15 @@ class DecisionTransformer(nn.Module):
     def _decode(self, tokens: Tensor, keep: Tensor | None, queries: slice) -> Tensor:
         if self.dtype == tokens.dtype:
             return self.transformer(tokens, keep, queries)
-        weights = {name: p.to(self.dtype) for name, p in self.transformer.named_parameters()}
         inputs = (tokens.to(self.dtype), keep, queries)
-        return functional_call(self.transformer, weights, inputs).float()
+        return functional_call(self.transformer, self._rounded_weights(), inputs).float()
+
+    def _rounded_weights(self) -> dict[str, Tensor]:
+        """The transformer's weights in its type; in a rollout they are rounded only once."""
+        weights = dict(self.transformer.named_parameters())
+        if not torch.is_inference_mode_enabled():
+            return {name: p.to(self.dtype) for name, p in weights.items()}
+        state = [(p.data_ptr(), p._version) for p in weights.values()]
+        if self._rounded is None or self._rounded[0] != state:
+            self._rounded = (state, {name: p.to(self.dtype) for name, p in weights.items()})
+        return self._rounded[1]

@@ -1,5 +1,7 @@
 """The model against golden numbers, against transformers.GPT2Model, and its own promises."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,28 @@ def test_bfloat16_is_close_to_float32():
     assert half(*batch).mean.dtype == torch.float32
     close(half(*batch).mean, full(*batch).mean, 3e-2)
     assert not torch.equal(half(*batch).mean, full(*batch).mean)
+
+
+def test_acting_in_bfloat16_follows_the_weights():
+    """Weights are rounded once per rollout, and anew when they, or the module, are others."""
+    model, batch = small_model(dtype=torch.bfloat16), batch_of()
+
+    @torch.inference_mode()
+    def act(model):
+        return model.act(*batch).mean
+
+    before = act(model)
+    assert torch.equal(before, act(model))
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_fc.weight.mul_(3.0)
+    assert not torch.equal(before, act(model))
+    close(act(model), model.act(*batch).mean, 0.0)
+    copied = deepcopy(model)
+    with torch.no_grad():
+        copied.transformer.h[0].mlp.c_fc.weight.zero_()
+    close(act(copied), copied.act(*batch).mean, 0.0)
+    model.load_state_dict(copied.state_dict())
+    assert torch.equal(act(model), act(copied))
 
 
 def test_initialisation():
