@@ -1,0 +1,181 @@
+"""Show why a decision transformer needs RL gradients online: the one-step bandit of section 3.1.
+
+    python motivation/motivation.py --out DIR [--seeds N] [--device cuda] [...]
+
+Writes four figures (reward.png, critic.png, action.png, policy.png), their numbers per epoch
+(epochs.csv) and each run's end (runs.csv), and ends with a conclusion that is computed from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from get_args import OneLineParser
+from motivation.bandit import METHODS, OPTIMUM, Bandit, BanditSettings, History, reward
+from motivation.figures import FIGURES
+from motivation.intervals import mean_interval, share_interval
+from scripts.plot_learning_curve import save
+from setting_checks import inside
+from utils import UserError, atomic_write, select_device
+
+# how near to the best action a policy has found it
+NEAR = 0.1
+FLAGS = {field.name: field for field in dataclasses.fields(BanditSettings)}
+
+
+def shares(history: History) -> dict[str, tuple[int, int, tuple[float, float]]]:
+    """Of each method: runs whose last policy is at the optimum, runs, interval of their share."""
+    found = {}
+    for method, actions in zip(METHODS, history.actions[-1], strict=True):
+        at_optimum = int(((actions - OPTIMUM).abs() <= NEAR).sum())
+        found[method] = (at_optimum, len(actions), share_interval(at_optimum, len(actions)))
+    return found
+
+
+def conclusion(history: History) -> str:
+    """Which methods find the hidden optimum in most runs, as far as the intervals tell."""
+    said: dict[str, list[str]] = {"do": [], "do not": [], "are undecided": []}
+    for method, (count, runs, (low, high)) in shares(history).items():
+        verdict = "do" if low > 0.5 else "do not" if high < 0.5 else "are undecided"
+        returns = reward(history.actions[-1][METHODS.index(method)]).mean().item()
+        said[verdict].append(
+            f"{method} ({count} of {runs} runs, 95% interval {low:.0%} to {high:.0%}; "
+            f"mean reward {returns:.2f})"
+        )
+    sentences = {
+        "do": "the hidden optimum at 0 is found by",
+        "do not": "it is not found by",
+        "are undecided": "too few runs tell about",
+    }
+    if not said["do"]:
+        sentences["do not"] = "the hidden optimum at 0 is not found by"
+    parts = [f"{sentences[kind]} {' and '.join(names)}" for kind, names in said.items() if names]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def epoch_rows(history: History) -> list[dict[str, Any]]:
+    """Means over the runs with their 95% intervals, per method and epoch."""
+    rows = []
+    for epoch, samples in enumerate(history.samples):
+        for method, actions in zip(METHODS, history.actions[epoch], strict=True):
+            row: dict[str, Any] = {
+                "method": method,
+                "epoch": epoch,
+                "phase": "pretrain" if epoch <= history.pretrained else "online",
+                "online_samples": samples,
+            }
+            for name, values in (("reward", reward(actions)), ("action", actions)):
+                mean, low, high = mean_interval(values.numpy())
+                row |= {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
+            row["share_at_optimum"] = float(((actions - OPTIMUM).abs() <= NEAR).float().mean())
+            rows.append(row)
+    return rows
+
+
+def run_rows(history: History) -> list[dict[str, Any]]:
+    """How each run ended."""
+    return [
+        {"method": method, "run": i, "action": action, "reward": paid}
+        for method, actions in zip(METHODS, history.actions[-1], strict=True)
+        for i, (action, paid) in enumerate(
+            zip(actions.tolist(), reward(actions).tolist(), strict=True)
+        )
+    ]
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        usage="%(prog)s --out DIR [--FLAG VALUE ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for figures and tables")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    types = get_type_hints(BanditSettings)
+    for name, field in FLAGS.items():
+        about = field.metadata
+        within = f", in {about['within']}" if about["within"] else ""
+        parser.add_argument(
+            f"--{name}",
+            type=types[name],
+            default=field.default,
+            choices=about["choices"] or None,
+            metavar=None if about["choices"] else name.split("_")[-1].upper(),
+            help=f"{about['help']}{within} (default: %(default)s)",
+        )
+    return parser.parse_args(argv)
+
+
+def bandit_settings(args: argparse.Namespace) -> BanditSettings:
+    """The experiment's settings of a command line.
+
+    Raises:
+        UserError: a number outside its range.
+    """
+    values = {name: getattr(args, name) for name in FLAGS}
+    for name, value in values.items():
+        within = FLAGS[name].metadata["within"]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name} {value}: not a finite number")
+        if within and not inside(value, within):
+            raise UserError(f"--{name} {value}: outside its range; use a number in {within}")
+    return BanditSettings(**values)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        settings = bandit_settings(args)
+        device = select_device(args.device)
+        write_text(args.out / "settings.json", json.dumps(dataclasses.asdict(settings), indent=2))
+        epochs = settings.pretrain_epochs + settings.online_epochs
+        with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
+            history = Bandit(settings, device).run(after_epoch=bar.update)
+        for name, draw in FIGURES.items():
+            save(draw(history), args.out / f"{name}.png")
+        write_csv(args.out / "epochs.csv", epoch_rows(history))
+        write_csv(args.out / "runs.csv", run_rows(history))
+        sentence = conclusion(history)
+        write_text(args.out / "conclusion.txt", sentence + "\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {', '.join(f'{name}.png' for name in FIGURES)}, epochs.csv and runs.csv "
+          f"in {args.out}")  # fmt: skip
+    print(sentence)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
