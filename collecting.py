@@ -12,13 +12,13 @@ Both follow a schedule over online iterations, and both are off by default.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
 from torch import Tensor, nn
 
 from decision_transformer import Actor, PolicyOutput
+from networks import slow_copy
 from settings import Settings
 
 
@@ -67,7 +67,7 @@ class JumpStart:
     def start(self, actor: Actor) -> None:
         """Take a copy of the policy that fine-tuning begins with."""
         if self._settings.jump_start_steps:
-            self._guide = _frozen(actor)
+            self._guide = slow_copy(actor)
 
     def policy(self, actor: Actor, iteration: int) -> Actor | GuidedPolicy:
         """What collects in online iteration `iteration`, counted from 0."""
@@ -90,12 +90,8 @@ class JumpStart:
         """
         self._guide = None
         if state is not None:
-            self._guide = _frozen(actor)
+            self._guide = slow_copy(actor)
             self._guide.load_state_dict(state)
-
-
-def _frozen(actor: Actor) -> Actor:
-    return copy.deepcopy(actor).requires_grad_(False).eval()
 
 
 def schedule_metrics(settings: Settings, iteration: int) -> dict[str, float]:
