@@ -23,7 +23,7 @@ RUN_DATA := $(RUN_DIR)/data_$(RUN_STEPS)
 RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
 
 .DELETE_ON_ERROR:
-.PHONY: help setup legacy run test lint format reliability clean
+.PHONY: help setup legacy run motivation test lint format docs reliability clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -38,6 +38,9 @@ run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tu
 		$(RUN_ARGS) && \
 	$(BIN) scripts/plot_learning_curve.py "$$dir" --out "$$dir/learning_curve.png"
 
+motivation: $(VENV)/.runtime ## the one-step bandit of the paper's section 3.1: figures and a conclusion
+	$(BIN) motivation/motivation.py --out exp/motivation
+
 test: lint ## check style and types, run the tests
 	OMP_NUM_THREADS=1 $(BIN) -m pytest -n 2
 
@@ -50,11 +53,14 @@ format: $(VENV)/.development ## bring the code into its format
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
 
+docs: $(VENV)/.development ## build the documentation as a site, site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN) -m mkdocs build --strict
+
 reliability: $(VENV)/.runtime ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 15 minutes)
 	OMP_NUM_THREADS=1 $(BIN) scripts/reliability.py
 
 clean: ## remove .venv and caches; datasets and runs stay
-	rm -rf $(VENV) $(LEGACY) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEGACY) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_FILE): | $(VENV)/.runtime
