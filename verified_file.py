@@ -1,7 +1,7 @@
 """Files of tensors and plain values that are whole or are refused.
 
 A file is what `torch.save` writes, followed by its SHA-256. The checksums inside such an archive do
-not cover its directory, where a changed byte can turn every number into another one.
+not cover its directory: damage there has been seen to pass them and to change every number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from utils import UserError, atomic_write
 
 _MARK = b"SHA-256:"
-_SEAL_SIZE = len(_MARK) + hashlib.sha256().digest_size
+SEAL_SIZE = len(_MARK) + hashlib.sha256().digest_size
 _BLOCK = 1 << 20
 
 
@@ -61,7 +61,7 @@ def _check_seal(path: Path) -> None:
     Raises:
         ValueError: there is none, or it is of another content.
     """
-    left = path.stat().st_size - _SEAL_SIZE
+    left = path.stat().st_size - SEAL_SIZE
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while left > 0:
