@@ -49,7 +49,7 @@ def write_dataset(path: Path, task: Task, rows: int, length: int) -> None:
         "terminals": ends & ~at_limit,
         "timeouts": ends & at_limit,
     }
-    if task.family == "ant":
+    if task.family in ("ant", "hopper"):
         following = np.roll(observations, -1, axis=0)
         following[ends] = 0
         arrays["next_observations"] = following

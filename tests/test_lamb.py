@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+import lamb
 from lamb import Lamb
 from tests.conftest import GOLDEN
 
@@ -52,3 +53,21 @@ def test_state_dict_round_trip():
         return p.detach()
 
     assert torch.equal(run(False), run(True))
+
+
+def test_parts_change_nothing(monkeypatch):
+    """On the CPU tensors are updated in parts that stay in its cache."""
+    results = []
+    for cached in (1, 10**9):
+        monkeypatch.setattr(lamb, "_CACHED_NUMBERS", cached)
+        torch.manual_seed(0)
+        params = [torch.randn(n, 3) for n in (1, 5, 2, 7)]
+        optimizer = Lamb(params, lr=0.1, weight_decay=0.1)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.randn_like(p)
+            optimizer.step()
+        results.append(params)
+    assert optimizer.param_groups[0]["step"] == 3
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
