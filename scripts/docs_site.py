@@ -5,6 +5,7 @@ The pages are written to be read on GitHub and in an editor too. On the site
 - a line that is nothing but a link to a part of README.md (`[Install](../README.md#install)`)
   becomes that part, so that nothing is told twice;
 - other links to README.md lead to the page that has the part;
+- flags in code are not broken between lines;
 - links to other files outside docs/ become their text, or lead to the file where mkdocs.yml has a
   `repo_url`.
 
@@ -141,3 +142,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Called by MkDocs with the text of each page."""
     url = f"{config.repo_url.rstrip('/')}/blob/main/" if config.repo_url else ""
     return render(markdown, config.extra["readme"], url, page.file.src_uri)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Called by MkDocs with each page as HTML: no line ends amid a flag."""
+    return re.sub(r"<code>[^<]*</code>", keep_flags_whole, html)
+
+
+def keep_flags_whole(code: re.Match[str]) -> str:
+    """Mark the flags in a piece of code for site.css."""
+    return re.sub(r"(?<![\w-])--?[A-Za-z]\w*", r'<span class="flag">\g<0></span>', code[0])

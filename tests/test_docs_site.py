@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from scripts.docs_site import Readme, parts_of, relink, render
+from scripts.docs_site import Readme, on_page_content, parts_of, relink, render
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -156,4 +156,12 @@ def test_links_to_the_repository(monkeypatch):
     page = "before\n\n[Try](../README.md#try)\n\nafter [f](../README.md)"
     assert render(page, readme, "", "p") == (
         "before\n\n## Try\n[x](FLAGS.md#k) y\n\nafter [f](index.md)"
+    )
+
+
+def test_flags_stay_whole():
+    html = "<p><code>a-b --K 5 -lr x</code> --K <pre><code class='x'>--K</code></pre></p>"
+    assert on_page_content(html, None, None, None) == (
+        '<p><code>a-b <span class="flag">--K</span> 5 <span class="flag">-lr</span> x</code> --K '
+        "<pre><code class='x'>--K</code></pre></p>"
     )
