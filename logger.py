@@ -23,6 +23,8 @@ from run_record import plain, write_config
 from settings import Settings
 from utils import UserError
 
+# what scripts/sweep.py keeps in a run's folder, before the run and while it lasts
+SWEEP_FILES = ("status.json", "output.log", "sweep.lock")
 # what the console shows of a row: metric, label, format
 _CONSOLE = (
     ("evaluation/return_mean_gm", "return", "{:.2f}"),
@@ -88,7 +90,7 @@ def _default_folder(settings: Settings, now: datetime | None) -> Path:
 
 def _use_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    if any(path.name not in SWEEP_FILES for path in folder.iterdir()):
         raise UserError(
             f"--run_dir {folder}: is not empty; choose a new folder, or go on with that run by "
             "--resume"

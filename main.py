@@ -43,17 +43,18 @@ from rl_gradients import OnPolicyGradient
 from run_state import RunSession
 from setting_checks import check_settings, notices
 from settings import Settings
-from stopping import Stopped, StopSignal
+from stopping import (
+    EXIT_DIVERGED,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    Stopped,
+    StopSignal,
+)
 from trainer import Trainer
 from training_log import Divergence
 from utils import UserError, seed_everything, select_device
 from video import VideoRecorder
-
-EXIT_USER_ERROR = 2
-EXIT_DIVERGED = 3
-# stopped by SIGTERM or SIGINT, with a checkpoint to go on from
-EXIT_STOPPED = 75
-EXIT_INTERRUPTED = 130
 
 # evaluation environment i has seed i, collecting environment i this much more
 COLLECTING_SEED = 100

@@ -104,7 +104,11 @@ def last_session(config: dict[str, Any]) -> dict[str, Any]:
 
 def is_running(run_dir: Path) -> bool:
     """Whether a program on this machine, or on one that shares its locks, is at work on the run."""
-    path = run_dir / LOCK_FILE
+    return is_locked(run_dir / LOCK_FILE)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a program holds the lock of a file."""
     if not path.is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Ending a run early, at a good place."""
+"""Exit codes, and ending a run early, at a good place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+EXIT_USER_ERROR = 2
+EXIT_DIVERGED = 3
+# stopped by SIGTERM or SIGINT, with a checkpoint to go on from
+EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130
 
 
 class Stopped(Exception):

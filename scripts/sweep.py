@@ -1,0 +1,154 @@
+"""Run a sweep: tasks x methods x seeds of a YAML file, many at a time, on Ray.
+
+    python scripts/sweep.py sweeps/table1.yaml [OPTIONS] [-- FLAG VALUE ...]
+
+Runs on this machine, or on the Ray cluster at --address. Runs that are done are skipped, those
+that were interrupted go on from their last checkpoint, those that crash are tried again. Ctrl-C
+stops the runs with a checkpoint each; the same command goes on. docs/SWEEPS.md tells more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from get_args import OneLineParser
+from run_state import DIVERGED, FINISHED
+from stopping import EXIT_STOPPED, EXIT_USER_ERROR, StopSignal
+from sweeps.attempt import Share, command_words
+from sweeps.board import Board
+from sweeps.loop import Executor, Here, run_all, to_do
+from sweeps.on_ray import ray_executor
+from sweeps.plan import Run, Sweep, checked_resources, problems, read_sweep
+from utils import UserError
+
+EXIT_SOME_FAILED = 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        usage="%(prog)s FILE.yaml [OPTIONS] [-- FLAG VALUE ...]",
+        epilog="What follows -- is added to every command: main.py's flags. "
+        "docs/SWEEPS.md describes the file.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE.yaml", help="the sweep; sweeps/ has the paper's tables")
+    add("--tasks", metavar="T[,T...]", help="only these of its tasks, or patterns: 'hopper-*'")
+    add("--methods", metavar="M[,M...]", help="only these of its methods")
+    add("--seeds", metavar="N[,N...]", help="only these of its seeds")
+    add("--save_dir", type=Path, default=Path("exp"), metavar="DIR",
+        help="runs get folders DIR/SWEEP/TASK/METHOD/seedN (default: %(default)s)")  # fmt: skip
+    add("--address", help="a Ray cluster's address, 'auto' for the one this machine is part of "
+        "(default: Ray is started here)")  # fmt: skip
+    add("--cpus", type=float, metavar="X", help="cores per run (default: the file's, else 1)")
+    add("--gpus", type=float, metavar="X", help="GPUs per run, 0.25 for four runs on each "
+        "(default: the file's, else 0.5 where there are any)")  # fmt: skip
+    add("--retries", type=int, metavar="N",
+        help="more attempts for a run that crashed (default: the file's, else 2)")  # fmt: skip
+    how = parser.add_mutually_exclusive_group()
+    add = how.add_argument
+    add("--dry-run", action="store_true", help="print the commands that would run, run nothing")
+    add("--status", action="store_true", help="print what each run is, run nothing")
+    add("--here", action="store_true", help="one run after the other, without Ray")
+    return parser
+
+
+def select(sweep: Sweep, args: argparse.Namespace) -> Sweep:
+    """The runs that were asked for.
+
+    Raises:
+        UserError: there is none of a name.
+    """
+    runs = sweep.runs
+    for option in ("tasks", "methods", "seeds"):
+        if getattr(args, option) is None:
+            continue
+        field = option[:-1]
+        patterns = [word for word in getattr(args, option).split(",") if word]
+        known = list(dict.fromkeys(str(getattr(run, field)) for run in sweep.runs))
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                raise UserError(f"--{option} {pattern}: not in this sweep: {', '.join(known)}")
+        runs = tuple(
+            run for run in runs if any(fnmatchcase(str(getattr(run, field)), p) for p in patterns)
+        )
+    if not runs:
+        raise UserError("no run is left by --tasks, --methods and --seeds")
+    given = {name: getattr(args, name) for name in ("cpus", "gpus", "retries")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return checked_resources(replace(sweep, runs=runs, **given))
+
+
+def print_commands(runs: Sequence[Run]) -> None:
+    """The command lines of runs, as they would be given by hand."""
+    for run in runs:
+        print(shlex.join(["python", "main.py", *command_words(run)]))
+
+
+def execute(sweep: Sweep, todo: list[Run], args: argparse.Namespace, again: str) -> int:
+    """Run what is to do; returns the exit code."""
+    board = Board(sweep.name, sweep.runs)
+    print(f"{sweep.name}: {len(todo)} of {len(sweep.runs)} runs to do", flush=True)
+    stop = StopSignal()
+    if todo:
+        share = Share(max(1, int(sweep.cpus)), sweep.gpus != 0, Path.cwd())
+        executor: contextlib.AbstractContextManager[Executor] = (
+            contextlib.nullcontext(Here(share, stop))
+            if args.here
+            else ray_executor(sweep, args.address)
+        )
+        # Ray takes the signals over when it starts
+        with executor as running, stop.installed(), board.shown():
+            run_all(running, todo, sweep.retries, stop, board.update)
+    print("\n".join(board.lines(done=False)))
+    states = board.states()
+    if stop() and not all(state == FINISHED for state in states):
+        print(f"stopped; go on with: {again}", file=sys.stderr)
+        return EXIT_STOPPED
+    if DIVERGED in states:
+        print("runs that diverged are not tried again; delete their folders for that")
+    return 0 if all(state == FINISHED for state in states) else EXIT_SOME_FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    own, extra = words, []
+    if "--" in words:
+        split = words.index("--")
+        own, extra = words[:split], words[split + 1 :]
+    args = make_parser().parse_args(own)
+    try:
+        sweep = select(read_sweep(args.file, args.save_dir, extra), args)
+        if args.status:
+            print("\n".join(Board(sweep.name, sweep.runs).lines()))
+            return 0
+        todo = to_do(sweep.runs)
+        if args.dry_run:
+            print_commands(todo)
+            return 0
+        found = problems(sweep.runs, todo)
+        if found:
+            print("\n".join(f"error: {problem}" for problem in found), file=sys.stderr)
+            return EXIT_USER_ERROR
+        return execute(sweep, todo, args, shlex.join(["python", "scripts/sweep.py", *words]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Attempts as Ray tasks: on this machine, or on the machines of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweeps.attempt import ROOT, Share, attempt
+from sweeps.loop import Outcome
+from sweeps.plan import Run, Sweep
+from utils import UserError
+
+# of a GPU, where there are some and the sweep does not say
+_GPU_SHARE = 0.5
+_STARTS = 4
+
+
+class OnRay:
+    """Runs attempts side by side, as many as there is room for.
+
+    Args:
+        ray: The module.
+        cpus, gpus: What one run needs; Ray starts it where that is free.
+    """
+
+    def __init__(self, ray: Any, cpus: float, gpus: float) -> None:
+        self._ray = ray
+        self._share = Share(max(1, int(cpus)), gpus > 0, Path.cwd())
+        # Ray would run a task again by itself: this is for the loop to decide
+        self._attempt = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
+        self._runs: dict[Any, Run] = {}
+
+    def submit(self, run: Run) -> None:
+        self._runs[self._attempt.remote(run, self._share)] = run
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        ended, _ = self._ray.wait(list(self._runs), num_returns=1, timeout=seconds)
+        return [(self._runs.pop(task), self._problem(task)) for task in ended]
+
+    def _problem(self, task: Any) -> str:
+        try:
+            self._ray.get(task)
+        except self._ray.exceptions.TaskCancelledError:
+            return ""
+        except self._ray.exceptions.RayError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            return lines[-1].strip()[:500] if lines else type(error).__name__
+        return ""
+
+    def cancel(self) -> None:
+        for task in self._runs:
+            self._ray.cancel(task)
+
+
+@contextlib.contextmanager
+def ray_executor(sweep: Sweep, address: str | None) -> Iterator[OnRay]:
+    """Start Ray on this machine, or connect to the cluster at an address.
+
+    Raises:
+        UserError: Ray is not installed, the cluster does not answer, or no machine of it has what
+            a run needs.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "Ray is not installed: python -m pip install -r requirements-optional.txt, or run one "
+            "after the other with --here"
+        ) from None
+    # no reports of use to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # without a GPU the variable stays as it is, which is Ray's way from its next version on
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address:
+        _check_answers(address)
+    try:
+        _start(ray, address)
+        cpus, gpus = _room(ray, sweep)
+        yield OnRay(ray, cpus, gpus)
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse HOST:PORT where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"Ray at {address} does not answer ({error})") from None
+
+
+def _start(ray: Any, address: str | None) -> None:
+    """Start Ray or connect to it; a start may take longer on a busy machine than it waits for."""
+    about: dict[str, Any] = {} if address else {"include_dashboard": False}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    for tries_left in range(0 if address else _STARTS - 1, -1, -1):
+        try:
+            ray.init(
+                address=address or "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                **about,
+            )
+            return
+        except Exception as error:  # Ray raises many kinds
+            ray.shutdown()
+            if not tries_left:
+                reason, where = " ".join(str(error).split())[:300], address or "this machine"
+                raise UserError(f"Ray at {where} does not start: {reason}") from None
+
+
+def _room(ray: Any, sweep: Sweep) -> tuple[float, float]:
+    """Cores and GPUs per run, if at least one machine has them."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = {kind: max(node.get(kind, 0.0) for node in machines) for kind in ("CPU", "GPU")}
+    gpus = sweep.gpus if sweep.gpus is not None else _GPU_SHARE * (most["GPU"] > 0)
+    if sweep.cpus > most["CPU"]:
+        raise UserError(f"cpus {sweep.cpus:g}: no machine has more than {most['CPU']:g} cores")
+    if gpus > most["GPU"]:
+        raise UserError(f"gpus {gpus:g}: Ray finds no GPU; use 0")
+    return sweep.cpus, gpus

@@ -1,0 +1,312 @@
+"""From a sweep's YAML file to its runs: tasks x methods x seeds, checked before anything starts.
+
+docs/SWEEPS.md describes the file. A run's flags are those of published.txt for its task and method,
+then the file's own, then those of the command line; the last value of a flag counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data import dataset_path
+from envs.tasks import ALIASES, TASKS, get_task
+from get_args import CONFIG_FILE, FLAGS, parse_args
+from logger import method_name
+from setting_checks import check_settings, check_value
+from settings import LOGGING, Settings
+from sweeps.published import METHOD_FLAGS, TASK_FLAGS
+from sweeps.state import STATUS_FILE
+from utils import UserError, json_object
+
+# fields of the file, and what they hold
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str, "tasks": list, "methods": list, "seeds": list, "flags": dict,
+    "task_flags": dict, "published_flags": bool, "cpus": (int, float), "gpus": (int, float),
+    "retries": int,
+}  # fmt: skip
+# flags that the sweep itself sets
+_TAKEN = ("env", "seed", "run_dir", "resume", "save_dir", "exp_name")
+# flags that may differ between the sessions of a run without making it another run
+_FREE = {"data_dir", "legacy_python", "device", "force_device"}
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+        sweep, task, method, seed: What it is; `method` is the name that the file gives it.
+        folder: Where it works, save_dir/sweep/task/method/seedN.
+        flags: Command line of main.py, but for --run_dir and --resume.
+        settings: What that command line says.
+    """
+
+    sweep: str
+    task: str
+    method: str
+    seed: int
+    folder: Path
+    flags: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def label(self) -> str:
+        return f"{self.task} {self.method} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A file's runs and what each of them gets.
+
+    Attributes:
+        name: The sweep's name, its folder's too.
+        runs: In the file's order: by task, method, seed.
+        cpus: Cores per run.
+        gpus: GPUs per run, a fraction of one for several runs on it; None leaves it to the machine.
+        retries: How often a run that crashed is tried again.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    cpus: float = 1
+    gpus: float | None = None
+    retries: int = 2
+
+
+def read_sweep(path: Path, save_dir: Path, extra: Sequence[str] = ()) -> Sweep:
+    """The sweep of a file.
+
+    Args:
+        path: The YAML file.
+        save_dir: Folder of the sweep's folder.
+        extra: More flags of main.py, for every run.
+
+    Raises:
+        UserError: the file is none of a sweep; names the field at fault.
+    """
+    content = _load(path)
+    try:
+        return _make_sweep(content, content.get("name", path.stem), save_dir, extra)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a sweep's file") from None
+    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not YAML ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a sweep; it needs the fields tasks, methods and seeds")
+    for name, value in content.items():
+        if name not in FIELDS:
+            raise UserError(f"{path}: {name}: unknown field{_nearest(str(name), FIELDS)}")
+        if not isinstance(value, FIELDS[name]) or (
+            isinstance(value, bool) and FIELDS[name] is not bool
+        ):
+            raise UserError(f"{path}: {name}: {value!r} is of the wrong kind; see docs/SWEEPS.md")
+    return content
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(known)}"
+
+
+def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Sequence[str]) -> Sweep:
+    if not _LABEL.fullmatch(name):
+        raise UserError(f"name {name!r}: use letters, digits and + . _ -")
+    tasks = _tasks(_listed(content, "tasks"))
+    methods = _methods(_listed(content, "methods"))
+    seeds = _listed(content, "seeds")
+    if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds {seeds}: use integers, each once")
+    shared = _words(content.get("flags", {}), "flags")
+    by_pattern = {
+        pattern: _words(flags, f"task_flags: {pattern}")
+        for pattern, flags in content.get("task_flags", {}).items()
+    }
+    for pattern in by_pattern:
+        if not any(fnmatchcase(task, pattern) for task in tasks):
+            raise UserError(f"task_flags: {pattern}: fits none of the tasks")
+    published = content.get("published_flags", True)
+    runs: list[Run] = []
+    for task in tasks:
+        own = [w for p, words in by_pattern.items() if fnmatchcase(task, p) for w in words]
+        base = TASK_FLAGS[task] if published else []
+        for method, flags in methods.items():
+            # a method of the file is more special than flags of all runs
+            given = METHOD_FLAGS[method] if flags is None else []
+            words = [*base, *given, *shared, *own, *(flags or []), *extra]
+            runs += _make_runs(name, task, method, seeds, save_dir, words)
+    resources = {key: content[key] for key in ("cpus", "gpus", "retries") if key in content}
+    return checked_resources(Sweep(name, tuple(runs), **resources))
+
+
+def checked_resources(sweep: Sweep) -> Sweep:
+    """The sweep, if a machine can give what it asks for.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    if sweep.cpus <= 0:
+        raise UserError(f"cpus {sweep.cpus}: must be above 0")
+    if sweep.gpus is not None and not (0 <= sweep.gpus <= 1):
+        raise UserError(f"gpus {sweep.gpus}: a run uses one GPU at most; use 0 to 1")
+    if sweep.retries < 0:
+        raise UserError(f"retries {sweep.retries}: must not be negative")
+    return sweep
+
+
+def _listed(content: dict[str, Any], name: str) -> list[Any]:
+    if not content.get(name):
+        raise UserError(f"{name}: is missing or empty; list at least one")
+    return content[name]
+
+
+def _tasks(entries: list[Any]) -> list[str]:
+    """Tasks by name or pattern ("hopper-*"), each once, in the order given."""
+    tasks = []
+    for entry in entries:
+        name = ALIASES.get(str(entry), str(entry))
+        fits = [task for task in TASK_FLAGS if fnmatchcase(task, name)]
+        if not fits:
+            near = ", ".join(difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4))
+            raise UserError(f"tasks: {entry}: unknown task; the nearest names are {near or 'none'}")
+        tasks += fits
+    return list(dict.fromkeys(tasks))
+
+
+def _methods(entries: list[Any]) -> dict[str, list[str] | None]:
+    """Command-line words by method: of {name: {flag: value}}; None for a name of published.txt."""
+    methods: dict[str, list[str] | None] = {}
+    for entry in entries:
+        words = None
+        if isinstance(entry, dict) and len(entry) == 1:
+            ((name, flags),) = entry.items()
+            words = _words(flags, f"methods: {name}")
+        else:
+            name = str(entry)
+            if name not in METHOD_FLAGS:
+                raise UserError(f"methods: {name}: unknown method{_nearest(name, METHOD_FLAGS)}")
+        if not _LABEL.fullmatch(str(name)) or name in methods:
+            raise UserError(f"methods: {name}: use letters, digits and + . _ -, each name once")
+        methods[str(name)] = words
+    return methods
+
+
+def _words(flags: Any, place: str) -> list[str]:
+    """Flags of the file as command-line words."""
+    if not isinstance(flags, Mapping):
+        raise UserError(f"{place}: {flags!r} is not a table of flags and values")
+    words = []
+    for name, value in flags.items():
+        if name not in FLAGS:
+            raise UserError(f"{place}: {name}: unknown flag{_hint(str(name))}")
+        if name in _TAKEN:
+            raise UserError(f"{place}: {name}: is set by the sweep itself; leave it out")
+        if not isinstance(value, str | int | float):
+            raise UserError(f"{place}: {name}: {value!r} is not one value")
+        words.append(f"--{name}={value}")
+    return words
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, FLAGS, n=1)
+    return f"; did you mean {near[0]}?" if near else "; docs/FLAGS.md lists them"
+
+
+def _make_runs(
+    sweep: str, task: str, method: str, seeds: Sequence[int], save_dir: Path, words: Sequence[str]
+) -> Iterator[Run]:
+    """The runs of a task and method: they differ in their seed alone."""
+    tail = [*words, f"--exp_name={sweep}"]
+    settings = _parse(["--env", task, *tail], f"{task} {method}")
+    own = method_name(settings)
+    if method != own and not settings.suffix:
+        # so that its records and plots tell it from another method of the same losses
+        suffix = method.removeprefix(own) if method.startswith(own) else f"-{method}"
+        tail.append(f"--suffix={suffix}")
+        settings = replace(settings, suffix=suffix)
+    for seed in seeds:
+        check_value("seed", seed)
+        folder = save_dir.resolve() / sweep / task / method / f"seed{seed}"
+        flags = ("--env", task, "--seed", str(seed), *tail)
+        yield Run(sweep, task, method, seed, folder, flags, replace(settings, seed=seed))
+
+
+def _parse(flags: Sequence[str], what: str) -> Settings:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            settings = parse_args(flags)
+        check_settings(settings)
+    except SystemExit:
+        message = said.getvalue().removeprefix("error: ").strip()
+        raise UserError(f"{what}: {message}") from None
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    for name in ("run_dir", "resume", "env", "seed", "save_dir"):
+        given = [word for word in flags if word == f"--{name}" or word.startswith(f"--{name}=")]
+        if len(given) > (name == "env"):
+            raise UserError(f"{what}: --{name} is set by the sweep itself; leave it out")
+    return settings
+
+
+def problems(runs: Sequence[Run], todo: Sequence[Run]) -> list[str]:
+    """What would keep runs from starting, one line each: no dataset, or a folder of another run.
+
+    Args:
+        runs: All runs: those that are done count as this sweep's, if they are the same.
+        todo: Those to start.
+    """
+    checks = [partial(_check_same, run) for run in runs]
+    checks += [partial(_check_dataset, run) for run in todo]
+    said: dict[str, None] = {}
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            said[str(error)] = None
+    return list(said)
+
+
+def _check_dataset(run: Run) -> None:
+    dataset_path(get_task(run.task), Path(run.settings.data_dir), run.settings.dataset)
+
+
+def _check_same(run: Run) -> None:
+    """Refuse a folder of something else, or of a run whose settings compute something else."""
+    path = run.folder / CONFIG_FILE
+    if not path.exists():
+        ours = not run.folder.exists() or not any(run.folder.iterdir())
+        if not ours and not (run.folder / STATUS_FILE).exists():
+            raise UserError(f"{run.folder}: holds files of something else; move them away")
+        return
+    try:
+        recorded = json_object(path.read_text())["settings"]
+        values = {name: recorded[name] for name in FLAGS if name in recorded}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no settings of a run ({error}); move the folder away") from None
+    for name, value in values.items():
+        free = name in _FREE or FLAGS[name].metadata["group"] == LOGGING
+        if not free and value != getattr(run.settings, name):
+            raise UserError(
+                f"{run.folder}: was made with --{name} {value}, where the sweep now says "
+                f"{getattr(run.settings, name)}; give the sweep another name, or move the folder"
+            )

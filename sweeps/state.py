@@ -1,0 +1,142 @@
+"""What each run of a sweep is: status.json in its folder.
+
+    {"sweep": "table1", "task": "hopper-medium-v2", "method": "ODT", "seed": 16,
+     "state": "running", "exit_code": null, "attempts": 1, "message": "", "host": "node3",
+     "started": "2026-01-31T12:00:00+00:00", "ended": null}
+
+The states are those of run_state.py, and "planned" for a run that waits. The file is replaced as a
+whole, so that a reader never sees half of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from get_args import CONFIG_FILE
+from logger import SWEEP_FILES
+from run_state import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    KILLED,
+    RUNNING,
+    STOPPED,
+    is_locked,
+    is_running,
+    run_state,
+)
+from stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED
+from utils import atomic_write, json_object
+
+STATUS_FILE, OUTPUT_FILE, LOCK_FILE = SWEEP_FILES
+PLANNED = "planned"
+STATES = (PLANNED, RUNNING, FINISHED, STOPPED, FAILED, KILLED, DIVERGED)
+
+
+@dataclass
+class Status:
+    """Content of status.json.
+
+    Attributes:
+        state: One of `STATES`.
+        exit_code: Of the last attempt, 128 + N if signal N ended it; None while there is none.
+        attempts: How often main.py was started.
+        message: Why it ended early; "" where it did not.
+        sweep, task, method, seed: Which run.
+        host: Machine of the last attempt.
+        started, ended: Times of the last attempt, ISO 8601.
+    """
+
+    sweep: str
+    task: str
+    method: str
+    seed: int
+    state: str = PLANNED
+    exit_code: int | None = None
+    attempts: int = 0
+    message: str = ""
+    host: str = ""
+    started: str | None = None
+    ended: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write it to a run's folder.
+
+        Raises:
+            OSError: it cannot be written; the file before it stays.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / STATUS_FILE, "w") as file:
+            json.dump(asdict(self), file, indent=1)
+            file.write("\n")
+
+
+def read_status(folder: Path) -> Status | None:
+    """The status of a run; None where there is no readable one.
+
+    Where it says that the run goes on while nobody works on it, the run's own record tells.
+    """
+    try:
+        content = json_object((folder / STATUS_FILE).read_text())
+        names = {field.name for field in fields(Status)}
+        status = Status(**{key: value for key, value in content.items() if key in names})
+    except (OSError, ValueError, TypeError):
+        return None
+    if status.state not in STATES:
+        return None
+    if status.state == RUNNING and not at_work(folder):
+        status.state, status.message = _end_unseen(folder)
+    return status
+
+
+def _end_unseen(folder: Path) -> tuple[str, str]:
+    """How a run ended whose end its sweep did not live to see."""
+    with contextlib.suppress(OSError, ValueError):
+        state, message = run_state(folder, json_object((folder / CONFIG_FILE).read_text()))
+        if state in STATES:
+            return state, message
+    return KILLED, ""
+
+
+def state_of_end(folder: Path, code: int) -> str:
+    """What a run is after main.py ended with this exit code."""
+    if code > 128 and code != EXIT_INTERRUPTED:
+        # a signal that came when all was done changes nothing
+        return FINISHED if _end_unseen(folder)[0] == FINISHED else KILLED
+    known = {0: FINISHED, EXIT_DIVERGED: DIVERGED, EXIT_STOPPED: STOPPED, EXIT_INTERRUPTED: STOPPED}
+    return known.get(code, FAILED)
+
+
+def now() -> str:
+    """The time, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process works on a run, or a sweep is about to start one."""
+    return is_locked(folder / LOCK_FILE) or is_running(folder)
+
+
+def last_row(folder: Path) -> dict[str, Any]:
+    """The newest row of metrics.jsonl, with the newest evaluation's score; {} without any."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            # rows are some kilobytes; evaluations are in every tenth by default
+            file.seek(max(0, file.seek(0, 2) - 65536))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    rows = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            rows.append(json_object(line))
+    if not rows:
+        return {}
+    key = "evaluation/normalized_score"
+    scores = [row[key] for row in rows if key in row]
+    return rows[-1] | ({key: scores[-1]} if scores else {})
