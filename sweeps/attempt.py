@@ -18,7 +18,7 @@ from filelock import FileLock
 from checkpoint import state_files
 from logger import SWEEP_FILES
 from run_state import FINISHED, RUNNING, is_running
-from stopping import EXIT_INTERRUPTED
+from stopping import EXIT_INTERRUPTED, EXIT_STOPPED
 from sweeps.plan import Run
 from sweeps.state import LOCK_FILE, OUTPUT_FILE, Status, now, read_status, state_of_end
 
@@ -36,11 +36,17 @@ class Share:
         threads: How many threads its arithmetic may use.
         gpu: Whether it may use a GPU.
         directory: Where relative paths among its flags start.
+        stop_file: A file whose appearance asks it to stop, on a file system that all share.
     """
 
     threads: int
     gpu: bool
     directory: Path
+    stop_file: Path | None = None
+
+    def stop_asked(self) -> bool:
+        """Whether the file is there."""
+        return self.stop_file is not None and self.stop_file.exists()
 
 
 def status_of(run: Run) -> Status:
@@ -57,8 +63,8 @@ def command_words(run: Run) -> list[str]:
 def attempt(run: Run, share: Share, stop: Callable[[], bool] = lambda: False) -> int:
     """Start main.py and wait for its end.
 
-    `stop`, a KeyboardInterrupt and this process's own death ask the run to stop, which it does
-    with a checkpoint.
+    `stop`, the share's file and this process's own death ask the run to stop, which it does with
+    a checkpoint.
 
     Returns:
         main.py's exit code; 128 + N if signal N ended it.
@@ -66,6 +72,8 @@ def attempt(run: Run, share: Share, stop: Callable[[], bool] = lambda: False) ->
     Raises:
         OSError: the folder cannot be used, or another process works in it.
     """
+    if share.stop_asked():
+        return EXIT_STOPPED
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / LOCK_FILE, timeout=_PATIENCE):
         _wait_until_left(run.folder)
@@ -80,7 +88,7 @@ def attempt(run: Run, share: Share, stop: Callable[[], bool] = lambda: False) ->
             output.write(f"--- attempt {status.attempts}, {status.started}, {status.host}\n")
             output.flush()
             process = _start(command_words(run), share, output.fileno())
-        code = _wait(process, stop)
+        code = _wait(process, lambda: stop() or share.stop_asked())
         status.state, status.exit_code, status.ended = state_of_end(run.folder, code), code, now()
         status.message = "" if status.state == FINISHED else _reason(run.folder, code)
         status.write(run.folder)
@@ -110,12 +118,8 @@ def _start(words: list[str], share: Share, output: int) -> subprocess.Popen[byte
 
 
 def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> int:
-    try:
-        # not `wait`: an interrupt that another thread raises does not wake that up
-        while process.poll() is None and not stop():
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        pass
+    while process.poll() is None and not stop():
+        time.sleep(0.1)
     if process.stdin is not None:
         # the guard takes it as the word to stop
         process.stdin.close()

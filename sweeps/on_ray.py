@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.attempt import ROOT, Share, attempt
+from run_state import RUNNING
+from sweeps.attempt import ROOT, Share, attempt, status_of
 from sweeps.loop import Outcome
 from sweeps.plan import Run, Sweep
 from utils import UserError
@@ -26,11 +28,13 @@ class OnRay:
     Args:
         ray: The module.
         cpus, gpus: What one run needs; Ray starts it where that is free.
+        folder: A folder that all machines share.
     """
 
-    def __init__(self, ray: Any, cpus: float, gpus: float) -> None:
+    def __init__(self, ray: Any, cpus: float, gpus: float, folder: Path) -> None:
         self._ray = ray
-        self._share = Share(max(1, int(cpus)), gpus > 0, Path.cwd())
+        self.stop_file = folder / f".stop-{secrets.token_hex(8)}"
+        self._share = Share(max(1, int(cpus)), gpus > 0, Path.cwd(), self.stop_file)
         # Ray would run a task again by itself: this is for the loop to decide
         self._attempt = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
         self._runs: dict[Any, Run] = {}
@@ -53,8 +57,11 @@ class OnRay:
         return ""
 
     def cancel(self) -> None:
-        for task in self._runs:
-            self._ray.cancel(task)
+        # not Ray's interrupt, which may come late, or while a status is being written
+        self.stop_file.touch()
+        for task, run in self._runs.items():
+            if status_of(run).state != RUNNING:
+                self._ray.cancel(task)
 
 
 @contextlib.contextmanager
@@ -81,7 +88,11 @@ def ray_executor(sweep: Sweep, address: str | None) -> Iterator[OnRay]:
     try:
         _start(ray, address)
         cpus, gpus = _room(ray, sweep)
-        yield OnRay(ray, cpus, gpus)
+        executor = OnRay(ray, cpus, gpus, sweep.runs[0].folder.parents[2])
+        try:
+            yield executor
+        finally:
+            executor.stop_file.unlink(missing_ok=True)
     finally:
         ray.shutdown()
 
