@@ -81,6 +81,8 @@ def ray_executor(sweep: Sweep, address: str | None) -> Iterator[OnRay]:
         ) from None
     # no reports of use to anybody
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers give way to everything else on the machine, to the point of standing still
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # without a GPU the variable stays as it is, which is Ray's way from its next version on
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
