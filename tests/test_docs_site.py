@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from scripts.docs_site import Readme, on_page_content, parts_of, relink, render
+from reporting.paper import AVERAGE, METHODS, TITLES, paper_rows, published_score
+from scripts.docs_site import Readme, on_page_content, parts_of, relink, render, slug
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -134,6 +135,27 @@ def test_links_work_where_the_files_are_read_as_they_are(name):
         assert file.exists(), link
         if anchor:
             assert anchor in parts_of(file.read_text()), link
+
+
+def published(table, label, method):
+    score = published_score(table, label, method)
+    assert score is not None
+    return f"{score[0]:.2f} ({score[1]:+.2f})"
+
+
+def test_the_published_tables_are_the_papers():
+    text = (DOCS / "REPRODUCING.md").read_text()
+    for table, title in TITLES.items():
+        lines = parts_of(text)[slug(title)].splitlines()[2:]
+        cells = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+        methods = [m for m in METHODS if published_score(table, AVERAGE, m)]
+        assert cells[0] == ["task", *methods]
+        rows = [(row.env, row.label) for row in paper_rows() if row.table == table]
+        wanted = [
+            [env, *(published(table, label, method) for method in methods)]
+            for env, label in [*rows, ("average", AVERAGE)]
+        ]
+        assert cells[2:] == wanted
 
 
 def test_parts_end_at_the_next_heading_of_their_rank():
