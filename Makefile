@@ -26,7 +26,7 @@ RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
 .PHONY: help setup legacy run motivation test lint format docs reliability clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 setup: $(VENV)/.runtime ## make .venv with what training needs
 
