@@ -130,7 +130,10 @@ class DecisionTransformer(nn.Module):
         Arguments are those of `forward`, K being the steps that exist.
         """
         tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
-        return self.predict_action(self._decode(tokens, None, slice(-1, None))[:, 0])
+        # asked here, for a compiled forward could not ask
+        keep_weights = torch.is_inference_mode_enabled()
+        hidden = self._decode(tokens, None, slice(-1, None), keep_weights)
+        return self.predict_action(hidden[:, 0])
 
     def predict_next(
         self,
@@ -159,16 +162,19 @@ class DecisionTransformer(nn.Module):
             tokens[:, offset::3] = kind
         return self.embed_ln(tokens)
 
-    def _decode(self, tokens: Tensor, keep: Tensor | None, queries: slice) -> Tensor:
+    def _decode(
+        self, tokens: Tensor, keep: Tensor | None, queries: slice, keep_weights: bool = False
+    ) -> Tensor:
         if self.dtype == tokens.dtype:
             return self.transformer(tokens, keep, queries)
         inputs = (tokens.to(self.dtype), keep, queries)
-        return functional_call(self.transformer, self._rounded_weights(), inputs).float()
+        weights = self._rounded_weights(keep_weights)
+        return functional_call(self.transformer, weights, inputs).float()
 
-    def _rounded_weights(self) -> dict[str, Tensor]:
-        """The transformer's weights in its type; in a rollout they are rounded only once."""
+    def _rounded_weights(self, keep: bool) -> dict[str, Tensor]:
+        """The transformer's weights in its type, kept until they change where `keep` says so."""
         weights = dict(self.transformer.named_parameters())
-        if not torch.is_inference_mode_enabled():
+        if not keep:
             return {name: p.to(self.dtype) for name, p in weights.items()}
         state = [(p.data_ptr(), p._version) for p in weights.values()]
         if self._rounded is None or self._rounded[0] != state:
