@@ -1,28 +1,90 @@
-"""Where the numbers of a run go: metrics.jsonl and metrics.csv, TensorBoard, Weights & Biases."""
+"""Where the numbers of a run go: metrics.jsonl and metrics.csv, TensorBoard.
+
+wandb_writer.py is for Weights & Biases.
+"""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from run_record import plain
-from settings import Settings
 from utils import UserError, atomic_write, json_object
 
 
 class Writer(Protocol):
     """A place beside the local files that gets every row; its failures never stop a run."""
 
-    def write(self, row: Mapping[str, Any]) -> None: ...
+    def write(self, row: Mapping[str, Any], number: int) -> None:
+        """Add a row, the run's `number`-th, from 0 on; a resumed run may repeat some."""
 
     def close(self) -> None: ...
+
+
+# threads of writers that did not come to their end in time
+_abandoned: list[threading.Thread] = []
+
+
+def leave(code: int) -> NoReturn:
+    """End the program, at once where a writer hangs: its library would wait for it at the exit."""
+    if any(thread.is_alive() for thread in _abandoned):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+class InBackground:
+    """Another writer in a thread of its own: a slow one, or one that hangs, never holds up a run.
+
+    What goes wrong in the thread is raised by the next call here.
+
+    Args:
+        name: The thread's name.
+        make: Makes the writer; called in the thread.
+        patience: Seconds that `close` waits for the rows that are still on their way.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Writer], patience: float) -> None:
+        self._make, self._patience = make, patience
+        self._rows: queue.SimpleQueue[tuple[Mapping[str, Any], int] | None] = queue.SimpleQueue()
+        self._error: Exception | None = None
+        # a daemon: one that hangs does not keep the program from ending
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def write(self, row: Mapping[str, Any], number: int) -> None:
+        self._raise()
+        self._rows.put((row, number))
+
+    def close(self) -> None:
+        self._rows.put(None)
+        self._thread.join(self._patience)
+        self._raise()
+        if self._thread.is_alive():
+            _abandoned.append(self._thread)
+            raise TimeoutError(f"not done {self._patience:.0f} seconds after the run's end")
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            writer = self._make()
+            while (item := self._rows.get()) is not None:
+                writer.write(*item)
+            writer.close()
+        except Exception as error:
+            self._error = error
 
 
 class MetricsFiles:
@@ -120,7 +182,7 @@ class TensorBoardWriter:
         self._make, self._folder = SummaryWriter, run_dir / "tensorboard"
         self._by_phase: dict[str, Any] = {}
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, Any], number: int) -> None:
         phase = row["phase"]
         if phase not in self._by_phase:
             self._by_phase[phase] = self._make(str(self._folder / phase))
@@ -133,49 +195,3 @@ class TensorBoardWriter:
     def close(self) -> None:
         for writer in self._by_phase.values():
             writer.close()
-
-
-class WandbWriter:
-    """Weights & Biases: local files, or the service, or local files where that fails.
-
-    Attributes:
-        problem: Why the service could not be used; "" if it could, or was not asked for.
-        address: Web address of the run; None when it is kept locally.
-    """
-
-    def __init__(self, run_dir: Path, settings: Settings, method: str) -> None:
-        import wandb  # slow to import, so only when wanted
-
-        quiet = wandb.Settings(
-            silent=True, console="off", disable_git=True, init_timeout=60, finish_timeout=120
-        )
-        # silent from the start: otherwise a terminal without an account is asked to make one
-        wandb.setup(quiet)
-        about: dict[str, Any] = {
-            "mode": settings.wandb_mode,
-            "entity": settings.wandb_entity or None,
-            "project": settings.wandb_project,
-            "dir": str(run_dir),
-            "name": f"{settings.env}-{method}{settings.suffix}-seed{settings.seed}",
-            "group": f"{settings.env}-{method}{settings.suffix}",
-            # the same for every session of a run, so that a resumed one goes on in its curves
-            "id": hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16],
-            "resume": "allow",
-            "config": dataclasses.asdict(settings),
-            "settings": quiet,
-        }
-        self.problem = ""
-        try:
-            self._run = wandb.init(**about)
-        except Exception as error:
-            if settings.wandb_mode == "offline":
-                raise
-            self.problem = " ".join(str(error).split())
-            self._run = wandb.init(**about | {"mode": "offline"})
-        self.address = self._run.url
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        self._run.log(dict(row))
-
-    def close(self) -> None:
-        self._run.finish()

@@ -1,7 +1,8 @@
 """The run's folder and everything a run says: config, metrics, console.
 
 A run leaves config.json, metrics.jsonl and metrics.csv, whatever else fails. TensorBoard and
-Weights & Biases are extras: if one breaks, the run says so once and goes on without it.
+Weights & Biases are extras: if one breaks, the run says so once and goes on without it. The latter
+works in a thread of its own, so that a slow network does not hold up the run either.
 docs/METRICS.md defines every metric.
 """
 
@@ -18,11 +19,14 @@ from typing import Any
 from tqdm import tqdm
 
 from get_args import CONFIG_FILE
-from log_writers import MetricsFiles, TensorBoardWriter, WandbWriter, Writer
+from log_writers import InBackground, MetricsFiles, TensorBoardWriter, Writer
 from run_record import plain, write_config
 from settings import Settings
 from utils import UserError
+from wandb_writer import WandbWriter
 
+# seconds that a run waits at its end for what wandb has not sent yet
+_WANDB_PATIENCE = 150.0
 # what scripts/sweep.py keeps in a run's folder, before the run and while it lasts
 SWEEP_FILES = ("status.json", "output.log", "sweep.lock")
 # what the console shows of a row: metric, label, format
@@ -133,7 +137,8 @@ class Logger:
         if settings.log_to_tb:
             self._open("TensorBoard", lambda: TensorBoardWriter(run_dir))
         if settings.wandb_mode != "disabled":
-            self._open("wandb", lambda: self._open_wandb(settings, method))
+            run_id = config["wandb_id"]
+            self._open("wandb", lambda: self._in_background(settings, method, run_id))
         if config.get("fingerprint") != plain(fingerprint):
             self.warning("the offline dataset is not the one this run was started with")
 
@@ -172,7 +177,7 @@ class Logger:
         self._files.append({**head, **metrics})
         numbers = {key: float(value) for key, value in metrics.items()}
         for name in list(self._writers):
-            self._try(name, lambda writer: writer.write({**head, **numbers}))
+            self._try(name, lambda writer: writer.write({**head, **numbers}, self.rows - 1))
         shown = [
             f"{label} {form.format(numbers[key])}"
             for key, label, form in _CONSOLE
@@ -213,8 +218,13 @@ class Logger:
         except Exception as error:
             self._without(name, error)
 
-    def _open_wandb(self, settings: Settings, method: str) -> WandbWriter:
-        writer = WandbWriter(self.run_dir, settings, method)
+    def _in_background(self, settings: Settings, method: str, run_id: str) -> Writer:
+        return InBackground(
+            "wandb", lambda: self._open_wandb(settings, method, run_id), _WANDB_PATIENCE
+        )
+
+    def _open_wandb(self, settings: Settings, method: str, run_id: str) -> WandbWriter:
+        writer = WandbWriter(self.run_dir, settings, method + settings.suffix, run_id)
         if writer.problem:
             self.warning(
                 f"wandb: the service cannot be used ({writer.problem}); this run is kept locally, "

@@ -36,6 +36,7 @@ from evaluation import (
     rollout,
 )
 from get_args import parse_args
+from log_writers import leave
 from logger import Logger, create_run_dir
 from online_buffer import OnlineBuffer
 from replay_buffer import Batch, ReplayBuffer
@@ -440,4 +441,4 @@ def _explain(error: Divergence, experiment: Experiment | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,8 +1,7 @@
 """`main.py` with recurrent critics: `--arch RNN` or `--arch LSTM`."""
 
-import sys
-
+from log_writers import leave
 from main import main
 
 if __name__ == "__main__":
-    sys.exit(main(recurrent=True))
+    leave(main(recurrent=True))

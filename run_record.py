@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import shlex
 import subprocess
 import sys
@@ -119,6 +120,8 @@ def write_config(
             config = {"settings": recorded, "method": method, "recurrent": settings.recurrent}
             config |= session
             config["fingerprint"] = plain(fingerprint)
+        # the same for every session of a run, so that a resumed one goes on in its curves
+        config.setdefault("wandb_id", secrets.token_hex(8))
         with atomic_write(path, "w") as file:
             json.dump(config, file, indent=2, allow_nan=False)
             file.write("\n")

@@ -251,6 +251,8 @@ class Settings:
     wandb_entity: str = flag("", LOGGING, "user or team on Weights & Biases",
         shown_default="your account's own")
     wandb_project: str = flag("odt-rl-gradients", LOGGING, "project on Weights & Biases")
+    wandb_artifacts: int = flag(0, LOGGING, "1 keeps the checkpoints as an artifact on Weights & "
+        "Biases when the run ends or is stopped", choices=SWITCH)
     video_debug: int = flag(0, LOGGING, "1 records videos of evaluation episodes", choices=SWITCH)
 
     seed: int = flag(10, MACHINE, "seed of Python, NumPy and PyTorch", within="[0, 4294967295]")

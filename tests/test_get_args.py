@@ -41,6 +41,7 @@ OWN_FLAGS = {
     "wandb_mode": ("str", "disabled"),
     "wandb_entity": ("str", ""),
     "wandb_project": ("str", "odt-rl-gradients"),
+    "wandb_artifacts": ("int", 0),
     "data_dir": ("str", str(ROOT / "data")),
     "checkpoint_interval": ("int", 10),
     "keep_checkpoints": ("int", 2),
