@@ -56,7 +56,7 @@ format: $(VENV)/.development ## bring the code into its format
 docs: $(VENV)/.development ## build the documentation as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN) -m mkdocs build --strict
 
-reliability: $(VENV)/.runtime ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 15 minutes)
+reliability: $(VENV)/.runtime ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
 	OMP_NUM_THREADS=1 $(BIN) scripts/reliability.py
 
 clean: ## remove .venv and caches; datasets and runs stay
