@@ -385,7 +385,7 @@ class Experiment:
         self.buffer.load_state_dict(state["buffer"], state["collected"])
         if self.online_buffer is not None:
             self.online_buffer.load_state_dict(state["online_buffer"], self.trainer.nets.actor)
-        self.jump_start.load_state_dict(state.get("jump_start"), self.trainer.nets.actor)
+        self.jump_start.load_state_dict(state["jump_start"], self.trainer.nets.actor)
         self.eval_envs.set_rng_states(state["eval_rng"])
         self.online_envs.set_rng_states(state["online_rng"])
         set_rng_state(state["rng"])

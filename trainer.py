@@ -337,9 +337,8 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.actor_updates = state["actor_updates"]
         self.rl_coeff, self.sup_coeff = state["rl_coeff"], state["sup_coeff"]
-        # older checkpoints have neither of the two
-        self.prev_policy_coeff = state.get("prev_policy_coeff", 0.0)
-        if state.get("previous") is not None:
+        self.prev_policy_coeff = state["prev_policy_coeff"]
+        if state["previous"] is not None:
             self._previous = slow_copy(nets.actor)
             self._previous.load_state_dict(state["previous"])
         self.phase_iterations = state["phase_iterations"]

@@ -91,6 +91,25 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
         part.unlink(missing_ok=True)
 
 
+def write_output(path: Path, content: bytes, flag: str = "") -> None:
+    """Write a file that a command was asked for, whole or not at all, and its folder.
+
+    Args:
+        path, content: The file.
+        flag: The option that named it, for the message.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(content)
+    except OSError as error:
+        owner = f"{flag} {path}".strip()
+        raise UserError(f"{owner}: cannot be written ({error.strerror})") from None
+
+
 def _sync_folder(folder: Path) -> None:
     """Have a new name in the folder survive a power failure, where the system can promise that."""
     if hasattr(os, "O_DIRECTORY"):

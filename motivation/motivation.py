@@ -29,7 +29,7 @@ from motivation.figures import FIGURES
 from motivation.intervals import mean_interval, share_interval
 from scripts.plot_learning_curve import save
 from setting_checks import inside
-from utils import UserError, atomic_write, select_device
+from utils import UserError, select_device, write_output
 
 # how near to the best action a policy has found it
 NEAR = 0.1
@@ -102,16 +102,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+    write_output(path, text.getvalue().encode(), "--out")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -158,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = bandit_settings(args)
         device = select_device(args.device)
-        write_text(args.out / "settings.json", json.dumps(dataclasses.asdict(settings), indent=2))
+        recorded = json.dumps(dataclasses.asdict(settings), indent=2)
+        write_output(args.out / "settings.json", recorded.encode(), "--out")
         epochs = settings.pretrain_epochs + settings.online_epochs
         with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
             history = Bandit(settings, device).run(after_epoch=bar.update)
@@ -167,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_csv(args.out / "epochs.csv", epoch_rows(history))
         write_csv(args.out / "runs.csv", run_rows(history))
         sentence = conclusion(history)
-        write_text(args.out / "conclusion.txt", sentence + "\n")
+        write_output(args.out / "conclusion.txt", f"{sentence}\n".encode(), "--out")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

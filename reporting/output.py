@@ -9,7 +9,7 @@ from reporting.build import Report
 from reporting.csv_files import csv_files
 from reporting.figures import FORMATS, figures, to_bytes
 from reporting.page import to_page, to_report_markdown
-from utils import UserError, atomic_write
+from utils import write_output
 
 
 def files_of(report: Report) -> dict[str, bytes]:
@@ -36,10 +36,4 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> None:
         UserError: a file cannot be written.
     """
     for name, content in files.items():
-        path = out / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(content)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        write_output(out / name, content)

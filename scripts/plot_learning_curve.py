@@ -26,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from get_args import CONFIG_FILE
-from utils import UserError, atomic_write, json_object
+from utils import UserError, json_object, write_output
 
 SCORE = "evaluation/normalized_score"
 FORMATS = (".png", ".pdf", ".svg")
@@ -197,12 +197,7 @@ def save(figure: Figure, path: Path) -> None:
         raise UserError(f"--out {path}: unknown kind of picture; end it in {', '.join(FORMATS)}")
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:].lower(), dpi=160)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(picture.getvalue())
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror})") from None
+    write_output(path, picture.getvalue(), "--out")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
