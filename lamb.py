@@ -57,7 +57,7 @@ class Lamb(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all tensors that have a gradient."""
+        """Update all tensors that have a gradient; the gradients are left clipped."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -85,15 +85,18 @@ class Lamb(Optimizer):
         correction1 = 1.0 - beta1 ** group["step"]
         correction2 = math.sqrt(1.0 - beta2 ** group["step"])
 
-        grads = torch._foreach_div([p.grad for p in params if p.grad is not None], clip)
+        # in place as far as possible: a copy is another pass over memory, and room for it
+        grads = [p.grad for p in params if p.grad is not None]
+        torch._foreach_div_(grads, clip)
         torch._foreach_lerp_(first, grads, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
         # (m / correction1) / (sqrt(v) / correction2 + eps), in fewer passes over memory
-        root = torch._foreach_sqrt(second)
-        torch._foreach_mul_(root, correction1 / correction2)
-        torch._foreach_add_(root, group["eps"] * correction1)
-        update = torch._foreach_div(first, root)
+        update = torch._foreach_sqrt(second)
+        torch._foreach_mul_(update, correction1 / correction2)
+        torch._foreach_add_(update, group["eps"] * correction1)
+        torch._foreach_reciprocal_(update)
+        torch._foreach_mul_(update, first)
         if group["weight_decay"]:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
 

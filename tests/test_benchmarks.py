@@ -3,13 +3,28 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import bench_rollout, bench_scaling, bench_start, bench_update, measuring
+from benchmarks import (
+    bench_plain,
+    bench_rollout,
+    bench_scaling,
+    bench_start,
+    bench_update,
+    measuring,
+)
+from benchmarks.plain import PlainTD3
+from decision_transformer.dropout import Dropout
 from decision_transformer.linear import linear
+from decision_transformer.policy import clamp_action
+from envs.tasks import get_task
+from replay_buffer import ReplayBuffer
+from settings import Settings
+from trainer import Trainer
 
 TINY = ["--embed_dim", "16", "--n_layer", "2", "--n_head", "2", "--device", "cpu"]
 UPDATE = {"critic_ms", "actor_ms", "batch_ms", "tflops", "share_of_matmul"}
@@ -38,11 +53,69 @@ def test_rollout_steps_every_environment_to_the_end(monkeypatch, capsys):
     assert figures["env_ms"] > 0
 
 
+def test_the_plain_way_has_the_same_numbers():
+    """What is timed against each other computes the same thing, padding and clipping included."""
+    task = get_task("hopper-medium-v2")
+    settings = replace(
+        Settings(), embed_dim=16, n_layer=2, n_head=2, dropout=0.0, stoc=0, use_entropy_reg=0,
+        K=8, warmup_steps=3, learning_rate=0.01, critic_learning_rate=0.01,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    trainer = Trainer(settings, task, torch.device("cpu"))
+    plain, expected = (PlainTD3(settings, task.obs_dim, task.act_dim) for _ in range(2))
+    for module in (*trainer.nets.actor.modules(), *plain.actor.modules()):
+        if isinstance(module, Dropout | torch.nn.Dropout):  # that of the embeddings is no setting
+            module.p = 0.0
+    nets = trainer.nets
+    plain.load(nets.actor, nets.critic)
+    trainer.start_phase(settings.actor_rl_coeff, settings.actor_sup_coeff)
+    nets.actor.train()
+    data = measuring.random_dataset(task.obs_dim, task.act_dim, 2)
+    data.terminals[[999, 1999]] = True
+    buffer = ReplayBuffer(data, 10, 0.001)
+    # the last ones are padded
+    for rows in ([0, 700, 1400], [5, 997, 1100], [300, 994, 1999]):
+        batch = buffer.gather(torch.tensor(rows), settings.K)
+        torch.manual_seed(1)
+        plain.update_critic(batch)
+        plain.update_actor(batch)
+        torch.manual_seed(1)
+        trainer.update(batch, with_actor=True)
+    for (actor, critics), ours in (
+        ((plain.actor, plain.critics), (nets.actor, nets.critic)),
+        ((plain.actor_target, plain.critic_targets), (nets.actor_target, nets.critic_target)),
+    ):
+        expected.load(*ours)
+        for ended, at in ((actor, expected.actor), (critics, expected.critics)):
+            for (name, x), y in zip(
+                ended.state_dict().items(), at.state_dict().values(), strict=True
+            ):
+                torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5, msg=name)
+
+    history = buffer.gather(torch.tensor([0, 1000]), 3)
+    nets.actor.eval()
+    plain.actor.eval()
+    steps = history.states, history.actions, history.rtg[:, :-1]
+    with torch.no_grad():
+        action = clamp_action(nets.actor.act(*steps, history.timesteps).mean)
+    torch.testing.assert_close(plain.act(*steps, 3), action)
+
+
+def test_against_the_plain_way(monkeypatch, capsys):
+    flags = [*TINY, "--K", "3", "--batch_size", "4", "--updates", "1", "--rounds", "1"]
+    figures = run(bench_plain, monkeypatch, capsys, *flags, "--steps", "5", "--threads", "1")
+    for name in ("critic", "actor", "update", "act"):
+        quotient = figures[f"plain_{name}_ms"] / figures[f"{name}_ms"]
+        assert figures[f"{name}_speedup"] == pytest.approx(quotient) and quotient > 0
+
+
 def test_start(monkeypatch, capsys):
     flags = ["--rows", "5000", "--repeats", "1", "--device", "cpu"]
     figures = run(bench_start, monkeypatch, capsys, *flags)
     assert 0 < figures["imports_s"] < figures["ready_s"] < figures["first_update_s"]
     assert figures["peak_mib"] > figures["state_mib"] > 4 * 12.6 * 4 / 1.1
+    assert figures["peak_mib"] > figures["small_peak_mib"] > figures["imports_mib"]
+    assert 0 < figures["memory_ratio"] < figures["memory_ratio_with_libraries"]
 
 
 def test_scaling_and_its_plot(monkeypatch, capsys, tmp_path):
@@ -65,7 +138,7 @@ def test_operations_of_fused_and_plain_products():
 
 
 def test_scripts_start_from_any_folder(tmp_path):
-    for name in ("update", "rollout", "start", "scaling", "load", "envs"):
+    for name in ("update", "rollout", "start", "scaling", "load", "envs", "plain"):
         path = Path(measuring.__file__).with_name(f"bench_{name}.py")
         command = [sys.executable, str(path), "--help"]
         assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
