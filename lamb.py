@@ -33,7 +33,7 @@ class Lamb(Optimizer):
         betas: Decay rates of both moments.
         eps: Added to the root of the second moment.
         weight_decay: Decoupled decay inside the trust ratio.
-        max_grad_norm: Bound of the global gradient norm.
+        max_grad_norm: Bound of the global gradient norm; 0 for none.
     """
 
     def __init__(
@@ -62,19 +62,26 @@ class Lamb(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        every = [p.grad for group in self.param_groups for p in group["params"]]
-        grads = [grad for grad in every if grad is not None]
-        if grads:
-            norm = global_norm(grads)
-            for group in self.param_groups:
-                clip = (norm / group["max_grad_norm"]).clamp(min=1.0)
-                params = [p for p in group["params"] if p.grad is not None]
-                group["step"] += bool(params)
-                for part in _parts(params):
-                    self._update(group, part, clip)
+        self._clip()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            group["step"] += bool(params)
+            for part in _parts(params):
+                self._update(group, part)
         return loss
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], clip: Tensor) -> None:
+    def _clip(self) -> None:
+        """Divide all gradients, so that their global norm is within each group's bound."""
+        every = [p.grad for group in self.param_groups for p in group["params"]]
+        grads = [grad for grad in every if grad is not None]
+        bounded = [group for group in self.param_groups if group["max_grad_norm"]]
+        norm = global_norm(grads) if grads and bounded else None
+        for group in bounded:
+            own = [p.grad for p in group["params"] if p.grad is not None]
+            if norm is not None and own:
+                torch._foreach_div_(own, (norm / group["max_grad_norm"]).clamp(min=1.0))
+
+    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
@@ -85,13 +92,12 @@ class Lamb(Optimizer):
         correction1 = 1.0 - beta1 ** group["step"]
         correction2 = math.sqrt(1.0 - beta2 ** group["step"])
 
-        # in place as far as possible: a copy is another pass over memory, and room for it
         grads = [p.grad for p in params if p.grad is not None]
-        torch._foreach_div_(grads, clip)
         torch._foreach_lerp_(first, grads, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
-        # (m / correction1) / (sqrt(v) / correction2 + eps), in fewer passes over memory
+        # (m / correction1) / (sqrt(v) / correction2 + eps), in fewer passes over memory and in
+        # place: a copy would be another one
         update = torch._foreach_sqrt(second)
         torch._foreach_mul_(update, correction1 / correction2)
         torch._foreach_add_(update, group["eps"] * correction1)

@@ -182,10 +182,9 @@ class Experiment:
     def pretrain(self) -> None:
         """Supervised learning on all offline trajectories (the critic learns along)."""
         s = self.settings
-        coefficients = (s.actor_rl_coeff, s.actor_sup_coeff) if s.RL_from_start else (0.0, 1.0)
         sample = partial(self.buffer.sample, s.batch_size, s.K, offline=True)
         while self.iterations["pretrain"] < s.max_pretrain_iters:
-            self._start_phase("pretrain", *coefficients)
+            self._start_phase("pretrain")
             metrics = self._train(sample, s.num_updates_per_pretrain_iter)
             metrics |= self.evaluate()
             last = self.iterations["pretrain"] + 1 >= s.max_pretrain_iters
@@ -198,7 +197,7 @@ class Experiment:
         while self.iterations["online"] < s.max_online_iters and (
             self.collected or self.transitions < self.budget
         ):
-            self._start_phase("online", s.actor_rl_coeff, s.actor_sup_coeff, s.prev_policy_coeff)
+            self._start_phase("online")
             # an iteration that was stopped in training has collected already
             self.collected = self.collected or self.collect()
             metrics = self._train(sample, s.num_updates_per_online_iter, self.online_buffer)
@@ -274,11 +273,18 @@ class Experiment:
             raise Stopped
         return metrics
 
-    def _start_phase(self, phase: str, *coefficients: float) -> None:
+    def _coefficients(self) -> tuple[float, ...]:
+        """Weights of the RL loss, of the supervised one and of the distance, in this phase."""
+        s = self.settings
+        if self.phase == "online":
+            return s.actor_rl_coeff, s.actor_sup_coeff, s.prev_policy_coeff
+        return (s.actor_rl_coeff, s.actor_sup_coeff) if s.RL_from_start else (0.0, 1.0)
+
+    def _start_phase(self, phase: str) -> None:
         """Once per phase: its coefficients and fresh targets."""
         if self.phase != phase:
             self.phase = phase
-            self.trainer.start_phase(*coefficients)
+            self.trainer.start_phase(*self._coefficients())
             if phase == "online":
                 self.jump_start.start(self.trainer.nets.actor)
 
@@ -382,6 +388,7 @@ class Experiment:
         self.start -= state["seconds"]
         self.logger.rewind(state["rows_logged"])
         self.trainer.load_state_dict(state["trainer"])
+        self.trainer.set_coefficients(*self._coefficients())
         self.buffer.load_state_dict(state["buffer"], state["collected"])
         if self.online_buffer is not None:
             self.online_buffer.load_state_dict(state["online_buffer"], self.trainer.nets.actor)

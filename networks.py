@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from rl_gradients import RLGradient
 from settings import Settings
 
 Module = TypeVar("Module", bound=nn.Module)
+
+# global gradient norm: what the trainer clips to with --grad_clip 1, and what LAMB itself does
+GRADIENT_CLIP, LAMB_GRADIENT_BOUND = 0.25, 1.0
 
 
 def make_actor(settings: Settings, task: Task) -> Actor:
@@ -71,7 +74,22 @@ def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimi
             weight_decay=settings.weight_decay,
             foreach=True,
         )
-    return Lamb(actor.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    # a gradient that the trainer has clipped is below LAMB's own bound: no need to look
+    bound = 0.0 if settings.grad_clip else LAMB_GRADIENT_BOUND
+    return Lamb(
+        actor.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=bound,
+    )
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore moments and step counts; learning rate, decay and the like stay as they are."""
+    own = [{k: v for k, v in group.items() if k != "step"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, own, strict=True):
+        group.update(options)
 
 
 def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:

@@ -13,7 +13,15 @@ from actor_losses import action_distance_loss, supervised_loss
 from decision_transformer import Actor, PolicyOutput
 from decision_transformer.policy import Deterministic
 from envs.tasks import Task
-from networks import make_actor, make_actor_optimizer, make_critic, replay_as_cuda_graphs, slow_copy
+from networks import (
+    GRADIENT_CLIP,
+    load_moments,
+    make_actor,
+    make_actor_optimizer,
+    make_critic,
+    replay_as_cuda_graphs,
+    slow_copy,
+)
 from online_buffer import OnlineBuffer
 from replay_buffer import Batch
 from rl_gradients import Info, Networks, OnPolicyGradient, make_rl_gradient
@@ -21,7 +29,6 @@ from rl_gradients.common import masked_mean
 from settings import Settings
 from training_log import Divergence, RunningMeans
 
-GRADIENT_CLIP = 0.25
 CRITIC_WEIGHT_DECAY = 0.01
 # batches between looks at the losses: each look waits for the device
 CHECK_INTERVAL = 100
@@ -80,12 +87,10 @@ class Trainer:
         """Standard normal numbers on the training device."""
         return torch.randn(tuple(shape), device=self.device)
 
-    def start_phase(
+    def set_coefficients(
         self, rl_coeff: float, sup_coeff: float, prev_policy_coeff: float = 0.0
     ) -> None:
-        """Begin pretraining or online fine-tuning: its coefficients, fresh target networks.
-
-        Optimisers and the learning-rate schedule carry over.
+        """Weigh the actor's losses.
 
         Args:
             rl_coeff, sup_coeff: Weights of the RL and of the supervised loss.
@@ -94,6 +99,13 @@ class Trainer:
         """
         self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
         self.prev_policy_coeff = prev_policy_coeff
+
+    def start_phase(self, *coefficients: float) -> None:
+        """Begin pretraining or online fine-tuning: `set_coefficients`, fresh target networks.
+
+        Optimisers and the learning-rate schedule carry over.
+        """
+        self.set_coefficients(*coefficients)
         self.phase_iterations = 0
         self.nets.actor_target = slow_copy(self.nets.actor)
         self.nets.critic_target = slow_copy(self.nets.critic)
@@ -317,9 +329,6 @@ class Trainer:
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "temperature_optimizer": self.temperature_optimizer.state_dict(),
             "actor_updates": self.actor_updates,
-            "rl_coeff": self.rl_coeff,
-            "sup_coeff": self.sup_coeff,
-            "prev_policy_coeff": self.prev_policy_coeff,
             "previous": None if self._previous is None else self._previous.state_dict(),
             "phase_iterations": self.phase_iterations,
             "tick": self.tick,
@@ -328,16 +337,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict()`."""
+        """Restore `state_dict()`; learning rates and coefficients stay those of the settings."""
         nets = self.nets
         for name in ("actor", "critic", "actor_target", "critic_target"):
             getattr(nets, name).load_state_dict(state[name])
         nets.log_temperature.data.copy_(state["log_temperature"])
         for name in ("actor_optimizer", "critic_optimizer", "temperature_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+            load_moments(getattr(self, name), state[name])
         self.actor_updates = state["actor_updates"]
-        self.rl_coeff, self.sup_coeff = state["rl_coeff"], state["sup_coeff"]
-        self.prev_policy_coeff = state["prev_policy_coeff"]
         if state["previous"] is not None:
             self._previous = slow_copy(nets.actor)
             self._previous.load_state_dict(state["previous"])

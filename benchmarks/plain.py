@@ -21,11 +21,12 @@ from critic import CriticConfig
 from decision_transformer import TransformerSize
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import clamp_action
+from networks import GRADIENT_CLIP, LAMB_GRADIENT_BOUND
 from replay_buffer import Batch
 from settings import Settings
-from trainer import CRITIC_WEIGHT_DECAY, GRADIENT_CLIP
+from trainer import CRITIC_WEIGHT_DECAY
 
-_BETA1, _BETA2, _EPS, _LAMB_CLIP = 0.9, 0.999, 1e-8, 1.0
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class PlainTransformer(nn.Module):
@@ -149,7 +150,7 @@ class PlainTD3:
         norm = math.sqrt(sum(grad.square().sum().item() for grad in grads.values()))
         for p, grad in grads.items():
             m, v = self.moments.setdefault(p, (torch.zeros_like(p), torch.zeros_like(p)))
-            grad = grad / max(norm / _LAMB_CLIP, 1.0)
+            grad = grad / max(norm / LAMB_GRADIENT_BOUND, 1.0)
             m.mul_(_BETA1).add_(grad, alpha=1 - _BETA1)
             v.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
             first = m / (1 - _BETA1**self.updates)

@@ -13,7 +13,8 @@ import torch
 import checkpoint as checkpoint_module
 import main as main_module
 from checkpoint import BEST, FOLDER, load_checkpoint, state_files
-from main import EXIT_DIVERGED, EXIT_STOPPED, main
+from get_args import parse_args
+from main import EXIT_DIVERGED, EXIT_STOPPED, Experiment, main
 from stopping import StopSignal
 from tests.conftest import ROOT
 from tests.tiny_runs import (
@@ -83,6 +84,22 @@ def test_stopped_anywhere_goes_on_as_if_it_had_not(data_dir, tmp_path, method, t
     assert main(["--resume", str(tmp_path / "part")]) == 0
     assert metrics_of(tmp_path / "part") == metrics_of(tmp_path / "whole")
     assert same_weights(tmp_path / "part", tmp_path / "whole")
+
+
+def test_flags_given_to_a_resumed_run_take_effect(data_dir, tmp_path):
+    """In the phase and the iteration under way too: that is what the advice on divergence needs."""
+    run_dir = tmp_path / "run"
+    assert stopped_run(data_dir, run_dir, *FLAGS, "--max_online_iters", "2", ticks=13) == 75
+    changed = "--actor_rl_coeff 0.7 --critic_learning_rate 0.125 --weight_decay 0.25 --grad_clip 0"
+    settings = parse_args(["--resume", str(run_dir), *changed.split(), "--learning_rate", "0"])
+    trainer = Experiment(settings).trainer
+    assert trainer.tick > 0 and trainer.actor_updates > 0
+    assert (trainer.rl_coeff, trainer.sup_coeff) == (0.7, 1.0)
+    assert [group["lr"] for group in trainer.critic_optimizer.param_groups] == [0.125]
+    (group,) = trainer.actor_optimizer.param_groups
+    assert (group["weight_decay"], group["max_grad_norm"]) == (0.25, 1.0)
+    assert group["step"] == trainer.actor_updates
+    assert trainer.actor_lr == 0.0
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
