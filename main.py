@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from checkpoint import (
     refusing_foreign_state,
     rng_state,
     set_rng_state,
+    state_files,
 )
 from collecting import JumpStart, return_to_ask_for, schedule_metrics
 from data import dataset_path, load_dataset
@@ -51,6 +51,7 @@ from stopping import (
     EXIT_USER_ERROR,
     Stopped,
     StopSignal,
+    resume_command,
 )
 from trainer import Trainer
 from training_log import Divergence
@@ -59,6 +60,8 @@ from video import VideoRecorder
 
 # evaluation environment i has seed i, collecting environment i this much more
 COLLECTING_SEED = 100
+# after a divergence, the learning rate to try is so many times lower
+LOWER_RATE = 3.0
 
 
 class Experiment:
@@ -424,26 +427,29 @@ def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
     return 0
 
 
-def _resume_command(experiment: Experiment | None) -> str:
+def _resume_command(experiment: Experiment | None, *flags: str) -> str:
     """What to type to go on from the last checkpoint."""
     if experiment is None:
         return "the same command, nothing was written yet"
-    script = "recurrent_main.py" if experiment.settings.recurrent else "main.py"
-    return shlex.join(["python", script, "--resume", str(experiment.logger.run_dir)])
+    settings, run_dir = experiment.settings, experiment.logger.run_dir
+    return resume_command(run_dir, settings.recurrent, *flags)
 
 
 def _explain(error: Divergence, experiment: Experiment | None) -> str:
     """One line on what broke and what to try."""
     if experiment is None:
         return f"training diverged: {error}"
-    run_dir, phase = experiment.logger.run_dir, experiment.phase
+    run_dir, phase, flag = experiment.logger.run_dir, experiment.phase, error.flag_to_try
     error.write_report(run_dir)
-    flag = error.flag_to_try
+    used = getattr(experiment.settings, flag)
+    advice = f"start again with a lower --{flag} (it was {used:g})"
+    if state_files(run_dir):
+        command = _resume_command(experiment, f"--{flag}", f"{used / LOWER_RATE:.2g}")
+        advice = f"go on from the last good checkpoint with a lower --{flag}: {command}"
     return (
         f"training diverged: {error} not finite in {phase} iteration "
-        f"{experiment.iterations[phase] + 1}; {run_dir / error.REPORT} describes the batch; try a "
-        f"--{flag} below {getattr(experiment.settings, flag)}, or go on from the last good "
-        f"checkpoint with: {_resume_command(experiment)}"
+        f"{experiment.iterations[phase] + 1}; {run_dir / error.REPORT} describes the batch; "
+        + advice
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 EXIT_USER_ERROR = 2
@@ -21,6 +23,12 @@ class Stopped(Exception):
 
     # what config.json says of the run's end
     outcome = "stopped"
+
+
+def resume_command(run_dir: Path, recurrent: bool, *flags: str) -> str:
+    """What to type to go on from a run's last checkpoint, with these flags changed."""
+    script = "recurrent_main.py" if recurrent else "main.py"
+    return shlex.join(["python", script, "--resume", str(run_dir), *flags])
 
 
 class StopSignal:

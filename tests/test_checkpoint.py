@@ -260,15 +260,27 @@ def test_divergence_stops_with_the_flag_to_try(data_dir, tmp_path, capsys, monke
     assert run(data_dir, tmp_path / "run", *flags) == EXIT_DIVERGED
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "--critic_learning_rate" in error
     assert "online iteration 2" in error
+    words = shlex.split(error.partition("a lower --critic_learning_rate: python main.py ")[2])
+    assert words[-2:] == ["--critic_learning_rate", "0.00033"]
     report = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert report["not_finite"] == ["critic_MSE_loss"]
     assert set(report["batch"]["rewards"]) == {"min", "mean", "max"}
     state = load_checkpoint(tmp_path / "run", "cpu")
     assert state["iterations"]["online"] == 1
     monkeypatch.undo()
-    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert main(words) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["resumed"]
+
+
+def test_divergence_before_the_first_checkpoint(data_dir, tmp_path, capsys, monkeypatch):
+    def diverging(self, batch):
+        self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
+
+    monkeypatch.setattr(Trainer, "update_critic", diverging)
+    assert run(data_dir, tmp_path / "run", *FLAGS) == EXIT_DIVERGED
+    error = capsys.readouterr().err
+    assert error.endswith("start again with a lower --critic_learning_rate (it was 0.001)\n")
 
 
 def test_what_a_kill_left_half_written_is_removed_and_told(data_dir, tmp_path, caplog):
