@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import GPT2Config
 
+from decision_transformer.acting_weights import ActingWeights
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
 
@@ -80,9 +81,8 @@ class DecisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        # what was rounded in a rollout: where and which version the weights were, and the result
-        self._rounded: tuple[list[tuple[int, int]], dict[str, Tensor]] | None = None
         self.transformer = GPT2Decoder(size.gpt2_config())
+        self._matrices, self._acting_weights = self.transformer.matrices(), ActingWeights()
         self.embed_ordering = nn.Embedding(MAX_TIMESTEPS, size.embed_dim) if ordering else None
         self.embed_return = nn.Linear(1, size.embed_dim)
         self.embed_state = nn.Linear(obs_dim, size.embed_dim)
@@ -118,6 +118,7 @@ class DecisionTransformer(nn.Module):
         Returns:
             The policy's output for all K steps; meaningless at padded ones.
         """
+        self._acting_weights.clear()
         # no prediction of an action reads the last action: its token is left out (though with
         # K = 1 the empty slice still gives the action embedding a gradient, of zero)
         tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
@@ -131,8 +132,8 @@ class DecisionTransformer(nn.Module):
         """
         tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
         # asked here, for a compiled forward could not ask
-        keep_weights = torch.is_inference_mode_enabled()
-        hidden = self._decode(tokens, None, slice(-1, None), keep_weights)
+        acting = torch.is_inference_mode_enabled()
+        hidden = self._decode(tokens, None, slice(-1, None), acting)
         return self.predict_action(hidden[:, 0])
 
     def predict_next(
@@ -163,20 +164,14 @@ class DecisionTransformer(nn.Module):
         return self.embed_ln(tokens)
 
     def _decode(
-        self, tokens: Tensor, keep: Tensor | None, queries: slice, keep_weights: bool = False
+        self, tokens: Tensor, keep: Tensor | None, queries: slice, acting: bool = False
     ) -> Tensor:
-        if self.dtype == tokens.dtype:
+        if self.dtype == tokens.dtype and not (acting and tokens.device.type == "cpu"):
             return self.transformer(tokens, keep, queries)
+        if acting:
+            weights = self._acting_weights.of(self.transformer, self._matrices, self.dtype)
+        else:
+            parameters = self.transformer.named_parameters()
+            weights = {name: p.to(self.dtype) for name, p in parameters}
         inputs = (tokens.to(self.dtype), keep, queries)
-        weights = self._rounded_weights(keep_weights)
         return functional_call(self.transformer, weights, inputs).float()
-
-    def _rounded_weights(self, keep: bool) -> dict[str, Tensor]:
-        """The transformer's weights in its type, kept until they change where `keep` says so."""
-        weights = dict(self.transformer.named_parameters())
-        if not keep:
-            return {name: p.to(self.dtype) for name, p in weights.items()}
-        state = [(p.data_ptr(), p._version) for p in weights.values()]
-        if self._rounded is None or self._rounded[0] != state:
-            self._rounded = (state, {name: p.to(self.dtype) for name, p in weights.items()})
-        return self._rounded[1]

@@ -19,7 +19,7 @@ from transformers import GPT2Config
 from transformers.activations import ACT2FN
 
 from decision_transformer.dropout import Dropout
-from decision_transformer.linear import linear
+from decision_transformer.linear import is_packed, linear
 
 # entries of GPT2Model's state dict that embed tokens and positions; the decoder has neither
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
@@ -56,11 +56,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor, queries: slice | None) -> Tensor:
         """x (B, T, E); bias (B, Q, T) or (Q, T) is added to the scores."""
         batch, size = x.shape[0], x.shape[-1]
-        if queries is None:
+        weight, c = self.c_attn.weight, self.c_attn.bias
+        if queries is None or is_packed(weight):
             q, k, v = self._heads(self.c_attn(x), 3)
+            q = q if queries is None else q[:, queries]
         else:
             # only some positions ask; all of them answer
-            weight, c = self.c_attn.weight, self.c_attn.bias
             (q,) = self._heads(linear(x[:, queries], weight[:, :size], c[:size]), 1)
             k, v = self._heads(linear(x, weight[:, size:], c[size:]), 2)
         if bias.dim() == 3:
@@ -145,6 +146,11 @@ class GPT2Decoder(nn.Module):
             x = block(x, bias)
         rows = bias if queries is None else bias[..., queries, :]
         return self.ln_f(self.h[-1](x, rows, queries))
+
+    def matrices(self) -> set[str]:
+        """Names of the parameters that are linear layers' weights."""
+        layers = [name for name, m in self.named_modules() if isinstance(m, Linear)]
+        return {f"{name}.weight" for name in layers}
 
     def gpt2_state_dict(self) -> dict[str, Tensor]:
         """The weights as `transformers.GPT2Model.load_state_dict` takes them, embeddings zero."""

@@ -16,14 +16,41 @@ from torch.autograd.function import once_differentiable
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """x (..., in), weight (in, out), bias (out,) -> (..., out); ReLU after it where wanted."""
-    if _fusable(x):
+    """x (..., in), weight (in, out), bias (out,) -> (..., out); ReLU after it where wanted.
+
+    A weight may be `packed` where no gradient is needed.
+    """
+    if is_packed(weight):
+        return _product(x.reshape(-1, x.shape[-1]), weight, bias, relu).view(*x.shape[:-1], -1)
+    if fusable(x):
         return _FusedLinear.apply(x, weight, bias, relu)
     y = F.linear(x, weight.t(), bias)
     return F.relu(y) if relu else y
 
 
-def _fusable(x: Tensor) -> bool:
+def packed(weight: Tensor) -> Tensor:
+    """The weight (in, out) in oneDNN's own layout, for `linear`; as it is where that is not used.
+
+    A packed weight has no gradient and no slices.
+    """
+    if not fusable(weight):
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous())
+
+
+def is_packed(weight: Tensor) -> bool:
+    """Whether `packed` changed the layout."""
+    return weight.is_mkldnn
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    """rows (n, in); weight (out, in), packed or not."""
+    activation = "relu" if relu else "none"
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], "")
+
+
+def fusable(x: Tensor) -> bool:
+    """Whether oneDNN's product is used for this tensor."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.enabled or torch.compiler.is_compiling():
         return False
     if x.dtype == torch.bfloat16:
@@ -37,9 +64,7 @@ class _FusedLinear(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         # a part of a larger weight is copied: for its strides oneDNN has slow code only
         weight = weight.contiguous()
-        y = torch.ops.mkldnn._linear_pointwise(
-            rows, weight.t(), bias, "relu" if relu else "none", [], ""
-        )
+        y = _product(rows, weight.t(), bias, relu)
         ctx.save_for_backward(rows, weight, y if relu else None)
         return y.view(*x.shape[:-1], -1)
 

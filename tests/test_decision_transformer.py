@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import GPT2Model
 
-from decision_transformer import DecisionTransformer, TransformerSize
+from decision_transformer import DecisionTransformer, TransformerSize, acting_weights
 from decision_transformer.gpt2 import GPT2Decoder
+from decision_transformer.linear import packed
 from decision_transformer.policy import TanhGaussian
 from tests.conftest import GOLDEN
 from tests.golden_weights import golden_weights, load_policy
@@ -146,9 +147,11 @@ def test_bfloat16_is_close_to_float32():
     assert not torch.equal(half(*batch).mean, full(*batch).mean)
 
 
-def test_acting_in_bfloat16_follows_the_weights():
-    """Weights are rounded once per rollout, and anew when they, or the module, are others."""
-    model, batch = small_model(dtype=torch.bfloat16), batch_of()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_acting_follows_the_weights(dtype):
+    """Weights are made ready once per rollout, and anew when they, or the module, are others."""
+    model, batch = small_model(dtype=dtype), batch_of()
+    tolerance = 1e-6 if dtype == torch.float32 else 0.0
 
     @torch.inference_mode()
     def act(model):
@@ -156,16 +159,31 @@ def test_acting_in_bfloat16_follows_the_weights():
 
     before = act(model)
     assert torch.equal(before, act(model))
+    close(before, model.act(*batch).mean, tolerance)
     with torch.no_grad():
         model.transformer.h[0].mlp.c_fc.weight.mul_(3.0)
     assert not torch.equal(before, act(model))
-    close(act(model), model.act(*batch).mean, 0.0)
+    close(act(model), model.act(*batch).mean, tolerance)
     copied = deepcopy(model)
     with torch.no_grad():
         copied.transformer.h[0].mlp.c_fc.weight.zero_()
-    close(act(copied), copied.act(*batch).mean, 0.0)
+    close(act(copied), copied.act(*batch).mean, tolerance)
     model.load_state_dict(copied.state_dict())
     assert torch.equal(act(model), act(copied))
+
+
+def test_weights_for_acting_are_kept_until_training_goes_on(monkeypatch):
+    model, batch, made = small_model(), batch_of(), []
+    monkeypatch.setattr(acting_weights, "packed", lambda weight: made.append(0) or packed(weight))
+    layers = 4 * len(model.transformer.h)
+    with torch.inference_mode():
+        for _ in range(3):
+            model.act(*batch)
+    assert len(made) == layers
+    model(*batch)
+    with torch.inference_mode():
+        model.act(*batch)
+    assert len(made) == 2 * layers
 
 
 def test_initialisation():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from decision_transformer import TransformerSize
 from decision_transformer.dropout import Dropout, keep_noise
 from decision_transformer.gpt2 import SelfAttention
-from decision_transformer.linear import linear
+from decision_transformer.linear import fusable, is_packed, linear, packed
 
 
 def gradients_of(function, *inputs):
@@ -40,6 +40,17 @@ def test_linear_equals_pytorch(rows, inner, outer, relu, part):
     ours = gradients_of(lambda x, w, b: linear(x, w[:, used], b, relu), x, weight, bias)
     for a, b in zip(ours, gradients_of(plain, x, weight, bias), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_packed_weight_changes_nothing(dtype, relu):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, 16), torch.randn(16, 24), torch.randn(24)
+    x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    ready = packed(weight)
+    assert is_packed(ready) == fusable(weight)
+    torch.testing.assert_close(linear(x, ready, bias, relu), linear(x, weight, bias, relu))
 
 
 def test_linear_without_onednn_is_the_same():
