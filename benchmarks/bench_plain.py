@@ -25,8 +25,8 @@ from envs.tasks import get_task
 from replay_buffer import ReplayBuffer
 
 FOLDER = Path(__file__).resolve().parent
-# environments that act as one batch, and steps that the policy sees
-ENVS, CONTEXT = 10, 5
+# steps that the policy sees when it acts
+CONTEXT = 5
 CPU = torch.device("cpu")
 
 
@@ -43,7 +43,7 @@ def measure_plain(args: argparse.Namespace) -> dict[str, float]:
     critic_ms = measuring.best_ms(lambda: agent.update_critic(batch), args.updates, CPU)
     actor_ms = measuring.best_ms(lambda: agent.update_actor(batch), args.updates, CPU)
     agent.actor.eval()
-    history = buffer.sample(ENVS, CONTEXT)
+    history = buffer.sample(args.envs, CONTEXT)
     seen = history.states, history.actions, history.rtg[:, :-1], CONTEXT
     act_ms = measuring.best_ms(lambda: agent.act(*seen), 20, CPU)
     return {"critic_ms": critic_ms, "actor_ms": actor_ms, "act_ms": act_ms}
@@ -64,9 +64,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     best: dict[str, float] = {}
     updates = ["--updates", str(args.updates)]
     precision = ["--precision", args.precision]
-    steps = ["--envs", str(ENVS), "--context", str(CONTEXT), "--steps", str(args.steps)]
+    steps = ["--envs", str(args.envs), "--context", str(CONTEXT), "--steps", str(args.steps)]
     for _ in range(args.rounds):
-        plain = call(args, Path(__file__).name, "--child", *updates)
+        plain = call(args, Path(__file__).name, "--child", *updates, "--envs", str(args.envs))
         ours = call(args, "bench_update.py", *updates, *precision)
         acting = call(args, "bench_rollout.py", *steps, *precision)
         found = {f"plain_{name}": plain[name] for name in ("critic_ms", "actor_ms", "act_ms")}
@@ -86,6 +86,7 @@ def main() -> None:
     parser = measuring.parser(__doc__)
     measuring.add_sizes(parser)
     parser.add_argument("--updates", type=int, default=3, help="the best of so many counts")
+    parser.add_argument("--envs", type=int, default=10, help="environments that act as one batch")
     parser.add_argument("--steps", type=int, default=100, help="steps of the rollout")
     parser.add_argument("--rounds", type=int, default=2, help="each way is timed so often")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

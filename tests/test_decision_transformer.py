@@ -174,7 +174,12 @@ def test_acting_follows_the_weights(dtype):
 
 def test_weights_for_acting_are_kept_until_training_goes_on(monkeypatch):
     model, batch, made = small_model(), batch_of(), []
-    monkeypatch.setattr(acting_weights, "packed", lambda weight: made.append(0) or packed(weight))
+
+    def noting(weight):
+        made.append(weight)
+        return packed(weight)
+
+    monkeypatch.setattr(acting_weights, "packed", noting)
     layers = 4 * len(model.transformer.h)
     with torch.inference_mode():
         for _ in range(3):
