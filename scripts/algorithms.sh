@@ -20,7 +20,7 @@ Runs that were finished before are left out, others begin again; results are in 
   TASKS     $TASKS
   METHODS   $METHODS
             (and TD3+ODT-previous, TD3+ODT-curriculum, TD3+ODT-jumpstart: the ablations;
-            TD3+ODT-bf16, ODT-bf16: with --precision bf16)
+            TD3+ODT-bf16: with --precision bf16)
   SEEDS     $SEEDS
   OUT       exp/algorithms in this repository
   DATA_DIR  folder with the datasets (data in this repository)
@@ -71,7 +71,7 @@ method_flags() {
     TD3+ODT-jumpstart)
         echo "$(method_flags TD3+ODT) --jump_start_steps 150 --jump_start_iters 12"
         ;;
-    TD3+ODT-bf16 | ODT-bf16) echo "$(method_flags "${1%-bf16}") --precision bf16" ;;
+    TD3+ODT-bf16) echo "$(method_flags TD3+ODT) --precision bf16" ;;
     *) return 1 ;;
     esac
 }

@@ -79,7 +79,7 @@ def _draw_panel(axes: Axes, method: str, curves: Sequence[Curve]) -> None:
     axes.plot(steps, values.mean(axis=0), color=_LINE, linewidth=1.8)
     axes.axhline(values[:, 0].mean(), color="0.35", linestyle="--", linewidth=0.9)
     seeds = "seed" if len(curves) == 1 else "seeds"
-    axes.set_title(f"{method} ({len(curves)} {seeds})", fontsize=9)
+    axes.set_title(f"{method}\n{len(curves)} {seeds}", fontsize=9)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)

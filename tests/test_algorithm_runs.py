@@ -37,13 +37,13 @@ def call(tmp_path):
 
 
 def test_every_method_of_the_page_can_run(call):
-    ablations = re.findall(r"TD3\+ODT-\w+", SCRIPT.read_text().partition("\nEND\n")[0])
-    assert len(ablations) == 3
+    variants = re.findall(r"TD3\+ODT-\w+", SCRIPT.read_text().partition("\nEND\n")[0])
+    assert len(variants) == 4
     done, commands = call(SEEDS="7")
     assert done.returncode == 0
-    more, extra = call(SEEDS="7", METHODS=" ".join(ablations))
+    more, extra = call(SEEDS="7", METHODS=" ".join(variants))
     assert more.returncode == 0
-    assert (len(commands), len(extra)) == (20, 6)
+    assert (len(commands), len(extra)) == (20, 8)
     algorithms = set()
     for command in commands + extra:
         settings = parse_args(command)
