@@ -35,7 +35,7 @@ def test_panels_have_mean_range_and_start(tmp_path: Path) -> None:
     np.testing.assert_array_equal(steps, [0, 100, 200, 300])
     np.testing.assert_allclose(values, [[0, 10, 20, 30], [4, 2, 0, 50]])
     panels = draw(methods).axes
-    assert [axes.get_title() for axes in panels] == ["TD3+ODT (2 seeds)", "ODT (1 seed)"]
+    assert [axes.get_title() for axes in panels] == ["TD3+ODT\n2 seeds", "ODT\n1 seed"]
     mean, start = panels[0].lines
     np.testing.assert_allclose(mean.get_ydata(), [2, 6, 10, 40])  # type: ignore[arg-type]
     np.testing.assert_allclose(start.get_ydata(), [2, 2])  # type: ignore[arg-type]
