@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import GPT2Config
 
-from decision_transformer.acting_weights import ActingWeights
+from decision_transformer.acting_twin import ActingTwin
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
 
@@ -82,7 +82,8 @@ class DecisionTransformer(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.transformer = GPT2Decoder(size.gpt2_config())
-        self._matrices, self._acting_weights = self.transformer.matrices(), ActingWeights()
+        self._matrices = self.transformer.matrices()
+        self._twin: ActingTwin[GPT2Decoder] = ActingTwin()
         self.embed_ordering = nn.Embedding(MAX_TIMESTEPS, size.embed_dim) if ordering else None
         self.embed_return = nn.Linear(1, size.embed_dim)
         self.embed_state = nn.Linear(obs_dim, size.embed_dim)
@@ -118,7 +119,7 @@ class DecisionTransformer(nn.Module):
         Returns:
             The policy's output for all K steps; meaningless at padded ones.
         """
-        self._acting_weights.clear()
+        self._twin.clear()
         # no prediction of an action reads the last action: its token is left out (though with
         # K = 1 the empty slice still gives the action embedding a gradient, of zero)
         tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
@@ -166,12 +167,11 @@ class DecisionTransformer(nn.Module):
     def _decode(
         self, tokens: Tensor, keep: Tensor | None, queries: slice, acting: bool = False
     ) -> Tensor:
-        if self.dtype == tokens.dtype and not (acting and tokens.device.type == "cpu"):
+        if acting and (self.dtype != tokens.dtype or tokens.device.type == "cpu"):
+            ready = self._twin.of(self.transformer, self._matrices, self.dtype)
+            return ready(tokens.to(self.dtype), keep, queries).float()
+        if self.dtype == tokens.dtype:
             return self.transformer(tokens, keep, queries)
-        if acting:
-            weights = self._acting_weights.of(self.transformer, self._matrices, self.dtype)
-        else:
-            parameters = self.transformer.named_parameters()
-            weights = {name: p.to(self.dtype) for name, p in parameters}
+        weights = {name: p.to(self.dtype) for name, p in self.transformer.named_parameters()}
         inputs = (tokens.to(self.dtype), keep, queries)
         return functional_call(self.transformer, weights, inputs).float()

@@ -1,13 +1,14 @@
 """The model against golden numbers, against transformers.GPT2Model, and its own promises."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from transformers import GPT2Model
 
-from decision_transformer import DecisionTransformer, TransformerSize, acting_weights
+from decision_transformer import DecisionTransformer, TransformerSize, acting_twin
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.linear import packed
 from decision_transformer.policy import TanhGaussian
@@ -172,6 +173,22 @@ def test_acting_follows_the_weights(dtype):
     assert torch.equal(act(model), act(copied))
 
 
+def test_acting_has_dropout_in_training_mode_only():
+    torch.manual_seed(0)
+    size = replace(SMALL, dropout=0.5)
+    model, batch = DecisionTransformer(5, 2, size).eval(), batch_of()
+
+    @torch.inference_mode()
+    def differ():
+        return not torch.equal(model.act(*batch).mean, model.act(*batch).mean)
+
+    assert not differ()
+    model.train()
+    assert differ()
+    model.eval()
+    assert not differ()
+
+
 def test_weights_for_acting_are_kept_until_training_goes_on(monkeypatch):
     model, batch, made = small_model(), batch_of(), []
 
@@ -179,7 +196,7 @@ def test_weights_for_acting_are_kept_until_training_goes_on(monkeypatch):
         made.append(weight)
         return packed(weight)
 
-    monkeypatch.setattr(acting_weights, "packed", noting)
+    monkeypatch.setattr(acting_twin, "packed", noting)
     layers = 4 * len(model.transformer.h)
     with torch.inference_mode():
         for _ in range(3):
