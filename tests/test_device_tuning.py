@@ -78,3 +78,11 @@ def test_the_policy_compiles_as_one_graph(precision, stoc):
     for ours, theirs in zip(compiled.parameters(), actor.parameters(), strict=True):
         if theirs.grad is not None:
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=tolerance, atol=tolerance)
+    # acting in between, with weights made ready for that, compiles nothing anew
+    graphs = counters["stats"]["unique_graphs"]
+    for _ in range(2):
+        with torch.inference_mode():
+            compiled.act(*batch[:4])
+        again = compiled(*batch).mean
+    assert counters["stats"]["unique_graphs"] == graphs
+    torch.testing.assert_close(again, got, rtol=tolerance, atol=tolerance)
