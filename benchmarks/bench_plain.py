@@ -25,7 +25,7 @@ from envs.tasks import get_task
 from replay_buffer import ReplayBuffer
 
 FOLDER = Path(__file__).resolve().parent
-# steps that the policy sees when it acts
+# steps that the policy sees when it acts, where K allows it
 CONTEXT = 5
 CPU = torch.device("cpu")
 
@@ -43,9 +43,10 @@ def measure_plain(args: argparse.Namespace) -> dict[str, float]:
     critic_ms = measuring.best_ms(lambda: agent.update_critic(batch), args.updates, CPU)
     actor_ms = measuring.best_ms(lambda: agent.update_actor(batch), args.updates, CPU)
     agent.actor.eval()
-    history = buffer.sample(args.envs, CONTEXT)
-    seen = history.states, history.actions, history.rtg[:, :-1], CONTEXT
-    act_ms = measuring.best_ms(lambda: agent.act(*seen), 20, CPU)
+    context = min(CONTEXT, args.K)
+    history = buffer.sample(args.envs, context)
+    seen = history.states, history.actions, history.rtg[:, :-1]
+    act_ms = measuring.best_ms(lambda: agent.act(*seen, context), 20, CPU)
     return {"critic_ms": critic_ms, "actor_ms": actor_ms, "act_ms": act_ms}
 
 
@@ -64,7 +65,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     best: dict[str, float] = {}
     updates = ["--updates", str(args.updates)]
     precision = ["--precision", args.precision]
-    steps = ["--envs", str(args.envs), "--context", str(CONTEXT), "--steps", str(args.steps)]
+    context = min(CONTEXT, args.K)
+    steps = ["--envs", str(args.envs), "--context", str(context), "--steps", str(args.steps)]
     for _ in range(args.rounds):
         plain = call(args, Path(__file__).name, "--child", *updates, "--envs", str(args.envs))
         ours = call(args, "bench_update.py", *updates, *precision)
@@ -73,10 +75,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         found |= {name: ours[name] for name in ("critic_ms", "actor_ms")}
         found |= {"act_ms": acting["act_ms"]}
         best = {name: min(value, best.get(name, value)) for name, value in found.items()}
-    critics = 2 if args.K == 20 else 1
     for prefix in ("plain_", ""):
         critic, actor = best[f"{prefix}critic_ms"], best[f"{prefix}actor_ms"]
-        best[f"{prefix}update_ms"] = critics * critic + actor
+        best[f"{prefix}update_ms"] = measuring.update_ms(args.K, critic, actor)
     for name in ("critic", "actor", "update", "act"):
         best[f"{name}_speedup"] = best[f"plain_{name}_ms"] / best[f"{name}_ms"]
     return best

@@ -50,8 +50,6 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     plain = Trainer(replace(settings, compile=0), task, device)
     plain.start_phase(settings.actor_rl_coeff, settings.actor_sup_coeff)
     counted = measuring.flops(lambda: plain.update(batch, with_actor=True))
-    # the published default: two critic updates per actor update at K = 20, else one
-    critics = 2 if args.K == 20 else 1
     tflops = counted / (critic_ms + actor_ms) / 1e9
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     rows = args.batch_size * (3 * args.K - 1)
@@ -60,8 +58,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         "critic_ms": critic_ms,
         "actor_ms": actor_ms,
         "batch_ms": batch_ms,
-        "update_ms": critics * critic_ms + actor_ms,
-        "updates_per_second": 1000 / (critics * (critic_ms + batch_ms) + actor_ms),
+        "update_ms": measuring.update_ms(args.K, critic_ms, actor_ms),
+        "updates_per_second": 1000 / measuring.update_ms(args.K, critic_ms + batch_ms, actor_ms),
         "gflop": counted / 1e9,
         "tflops": tflops,
         "matmul_tflops": matmul,

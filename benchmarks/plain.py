@@ -171,7 +171,15 @@ class PlainTD3:
 
     @torch.no_grad()
     def act(self, states: Tensor, actions: Tensor, rtg: Tensor, context: int) -> Tensor:
-        """(n, act_dim) the action for histories (n, T, ...), of which `context` steps are seen."""
+        """The action for histories.
+
+        Args:
+            states, actions, rtg: (n, T, obs_dim), (n, T, act_dim), (n, T, 1).
+            context: How many of the last steps are seen, K at most.
+
+        Returns:
+            (n, act_dim)
+        """
         steps = self.settings.K
         states, actions, rtg = states[:, -context:], actions[:, -context:], rtg[:, -context:]
         missing = steps - states.shape[1]
