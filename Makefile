@@ -57,7 +57,7 @@ docs: $(VENV)/.development ## build the documentation as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN) -m mkdocs build --strict
 
 reliability: $(VENV)/.runtime ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
-	OMP_NUM_THREADS=1 $(BIN) scripts/reliability.py
+	OMP_NUM_THREADS=1 $(BIN) -m tests.reliability
 
 clean: ## remove .venv and caches; datasets and runs stay
 	rm -rf $(VENV) $(LEGACY) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from build_networks import slow_copy
 from decision_transformer import Actor, PolicyOutput
-from networks import slow_copy
-from settings import Settings
+from get_args import Settings
 
 
 def return_to_ask_for(settings: Settings, iteration: int) -> float:

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dataset_file import open_dataset
-from dataset_rows import DatasetRows
 from delayedreward import delay_rewards
-from envs.tasks import Task
-from minari_dataset import PREFIX, open_minari
-from pickle_dataset import SUFFIXES, open_pickle
-from trajectory_split import GYM_FAMILIES, SAME_OBSERVATION, Split, split_file
+from offline_data.d4rl_file import open_dataset
+from offline_data.minari_store import PREFIX, open_minari
+from offline_data.pickle_file import SUFFIXES, open_pickle
+from offline_data.rows import DatasetRows
+from offline_data.split import GYM_FAMILIES, SAME_OBSERVATION, Split, split_file
+from tasks import Task
+from trajectories import TrajectoryDataset
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,51 +29,6 @@ logger = logging.getLogger(__name__)
 # one-step trajectories that the published antmaze runs kept
 _TRIVIAL_KEPT = 9
 _COLUMN_ROWS = 2**18
-
-
-@dataclass
-class TrajectoryDataset:
-    """Whole trajectories as flat arrays, in ascending order of their return.
-
-    There are N transitions in M trajectories; the rows of one trajectory lie together, in order.
-
-    Attributes:
-        observations: (N + spare, obs_dim) float32. Rows from N on are unset: room for a replay
-            buffer to grow into without another copy. The same holds for the next three.
-        actions: (N + spare, act_dim) float32.
-        rewards: (N + spare,) float32 training rewards: transformed, then delayed.
-        terminals: (N + spare,) bool, the dataset's terminal flag (a time limit is none);
-            antmaze: set at the last row of every trajectory.
-        final_observations: (M, obs_dim) float32, what followed each trajectory's last action.
-        lengths: (M,) int64.
-        returns: (M,) float64 sums of the training rewards.
-        raw_returns: (M,) float64 sums of the file's rewards, for the normalised score.
-        state_mean: (obs_dim,) float64 over all states, the lowest trajectory's included.
-        state_std: (obs_dim,) float64, with 1e-6 added.
-        fingerprint: JSON-able facts about the file and what was kept of it.
-    """
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-    final_observations: np.ndarray
-    lengths: np.ndarray
-    returns: np.ndarray
-    raw_returns: np.ndarray
-    state_mean: np.ndarray
-    state_std: np.ndarray
-    fingerprint: dict[str, Any]
-
-    @property
-    def num_transitions(self) -> int:
-        """N, without the spare rows."""
-        return int(self.lengths.sum())
-
-    @property
-    def num_trajectories(self) -> int:
-        """M."""
-        return len(self.lengths)
 
 
 def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
@@ -88,7 +42,7 @@ def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
     path = Path(file) if file else Path(data_dir) / f"{task.name}.hdf5"
     if path.is_file() or _is_minari(path):
         return path
-    command = f"cd data && python {task.spec.script} --only {task.name}"
+    command = f"cd data && python {task.script} --only {task.name}"
     default = Path(__file__).resolve().parent / "data"
     if not file and Path(data_dir).resolve() != default:
         command += f" --data_dir {Path(data_dir).resolve()}"

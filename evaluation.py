@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from decision_transformer import Deterministic, Noise, PolicyOutput
-from decision_transformer.decision_transformer import MAX_TIMESTEPS
-from decision_transformer.policy import clamp_action
 from delayedreward import RewardDelayer
-from envs.tasks import Task
-from replay_buffer import Trajectory
+from tasks import Task
+from trajectories import MAX_TIMESTEPS, Trajectory, clamp_action
 from utils import UserError
 
 # rollouts in a row without a single step before collecting gives up
@@ -218,7 +216,7 @@ def rollout(
     device = next(actor.parameters()).device
     histories, records = _Histories(settings, n, device), _Records(task, n)
     delayer = RewardDelayer(n, settings.delayed_reward)
-    scale = task.spec.rtg_scale
+    scale = task.rtg_scale
     rtg = np.full(n, target_return * scale)
     obs = envs.reset()
     running = np.flatnonzero(~envs.faulted)

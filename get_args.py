@@ -1,6 +1,9 @@
-"""From the command line to settings: the parser, and settings of a run to resume.
+"""The flag table and the command-line parser made from it.
 
-setting_checks.py says which settings can run.
+Every flag is declared once, as a field of `Settings`; --help, docs/FLAGS.md, the checks in
+run/setting_checks.py, resume, sweeps and reports all read its metadata. Names and defaults are
+those of the published runs (Yan, Schwing, Wang 2024, arXiv 2410.24108), so their commands work
+unchanged.
 """
 
 from __future__ import annotations
@@ -9,27 +12,302 @@ import argparse
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from envs.tasks import ALIASES
-from settings import GROUPS, Settings
-from utils import UserError, json_object
+from d4rl_envs.tasks import ALIASES
 
-CONFIG_FILE = "config.json"
-# dataclass fields that are flags, in the order of their declaration, and their types
-FLAGS = {field.name: field for field in dataclasses.fields(Settings) if field.metadata}
+# one module and class each in rl_gradients/
+RL_ALGORITHMS = ("TD3", "DDPG", "SAC", "AWAC", "IQL", "PPO", "AWR")
+SWITCH = (0, 1)
+# intervals of number flags; a flag without one takes any finite value
+POSITIVE, NOT_NEGATIVE = "(0, inf)", "[0, inf)"
+AT_LEAST_ONE = "[1, inf)"
+FRACTION, STEP_SIZE = "[0, 1]", "(0, 1]"
+
+# groups, in the order of --help and docs/FLAGS.md
+DATA = "environment and data"
+MODEL = "model"
+OPTIMISATION = "optimisation"
+PRETRAIN = "pretraining"
+ONLINE = "online fine-tuning"
+RL = "RL gradient"
+ALGORITHM = "per algorithm"
+CRITIC = "critic"
+ABLATION = "ablations"
+LOGGING = "logging"
+MACHINE = "machine"
+GROUPS = (DATA, MODEL, OPTIMISATION, PRETRAIN, ONLINE, RL, ALGORITHM, CRITIC, ABLATION, LOGGING,
+          MACHINE)  # fmt: skip
+
+
+def flag(
+    default: Any,
+    group: str,
+    text: str,
+    *,
+    within: str = "",
+    choices: tuple[Any, ...] = (),
+    short: str = "",
+    shown_default: str = "",
+    fixed: bool = False,
+    policy: str = "",
+    same_numbers: bool = False,
+    per_run: bool = False,
+) -> Any:
+    """A dataclass field that is also a command-line flag.
+
+    Args:
+        default: Default value.
+        group: One of `GROUPS`.
+        text: Help text, including the unit.
+        within: Interval of a number, for example "(0, 1]".
+        choices: All allowed values.
+        short: Short name, for example "-lr".
+        shown_default: Default as printed in --help, if that is not the value itself.
+        fixed: Fixed by a checkpoint: --resume rejects another value.
+        policy: "model" or "acting" if an exported policy stores the setting.
+        same_numbers: The results of a run do not depend on it (implied for the group LOGGING).
+        per_run: Set per run by a sweep, so a sweep file must not set it.
+    """
+    about = {"group": group, "help": text, "within": within, "choices": choices, "short": short,
+             "shown_default": shown_default, "fixed": fixed, "policy": policy,
+             "same_numbers": same_numbers or group == LOGGING, "per_run": per_run}  # fmt: skip
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of a run; field names are flag names. See docs/FLAGS.md."""
+
+    # fmt: off
+    env: str = flag("hopper-medium-v2", DATA, "D4RL task: environment and offline dataset",
+        fixed=True, per_run=True)
+    dataset: str = flag("", DATA, "dataset to use instead of DATA_DIR/ENV.hdf5: an HDF5 file in "
+        "D4RL's layout, a pickle file (*.pkl) of trajectories, or minari:ID",
+        shown_default="DATA_DIR/ENV.hdf5")
+    data_dir: str = flag(str(Path(__file__).resolve().parent / "data"), DATA,
+        "folder of the datasets", shown_default="data/ next to main.py", same_numbers=True)
+    env_backend: str = flag("native", DATA, "environment engine: native (d4rl_envs), or d4rl (the "
+        "original gym, d4rl and mujoco-py in a separate process)",
+        choices=("native", "d4rl"), fixed=True)
+    legacy_python: str = flag("", DATA, "Python 3.8 to 3.10 interpreter with the original stack, "
+        "for --env_backend d4rl", same_numbers=True,
+        shown_default="$ODT_LEGACY_PYTHON, else .venv-legacy/bin/python next to main.py")
+    custom_dataset: int = flag(0, DATA, "1 marks the dataset as your own; requires --dataset",
+        choices=SWITCH)
+    remove_trivial_trajs: int = flag(1, DATA, "1 keeps only the first 9 one-step trajectories of "
+        "an antmaze dataset", choices=SWITCH, fixed=True)
+    delayed_reward: int = flag(0, DATA, "M > 1 pays rewards only every M steps, in the dataset "
+        "and in the environment; 0 pays every step", within=NOT_NEGATIVE, fixed=True,
+        policy="acting")
+
+    policy: str = flag("transformer", MODEL, "decision transformer, or an MLP of the current state "
+        "(TD3+BC)", choices=("transformer", "mlp"), fixed=True, policy="model")
+    K: int = flag(20, MODEL, "training context length, in environment steps",
+        within=AT_LEAST_ONE, policy="acting")
+    eval_context_length: int = flag(5, MODEL, "context length when acting, in environment steps; "
+        "at most K", within=AT_LEAST_ONE, policy="acting")
+    embed_dim: int = flag(512, MODEL, "width of the transformer (a multiple of --n_head) or of the "
+        "MLP's hidden layers", within=AT_LEAST_ONE, fixed=True, policy="model")
+    n_layer: int = flag(4, MODEL, "transformer blocks, or hidden layers of the MLP",
+        within=AT_LEAST_ONE, fixed=True, policy="model")
+    n_head: int = flag(4, MODEL, "attention heads per block", within=AT_LEAST_ONE, fixed=True,
+        policy="model")
+    activation_function: str = flag("relu", MODEL, "activation of the transformer's MLPs or of the "
+        "MLP policy", choices=("relu", "gelu", "gelu_new", "silu", "tanh"), fixed=True,
+        policy="model")
+    dropout: float = flag(0.1, MODEL, "dropout of attention weights and residual branches",
+        within="[0, 1)", policy="model")
+    ordering: int = flag(0, MODEL, "1 adds a learned embedding of the absolute timestep to every "
+        "token", choices=SWITCH, fixed=True, policy="model")
+    stoc: int = flag(1, MODEL, "1 stochastic policy (tanh-squashed Gaussian), 0 deterministic "
+        "policy", choices=SWITCH, fixed=True, policy="model")
+    init_temperature: float = flag(0.1, MODEL, "initial entropy temperature of a stochastic "
+        "policy", within=POSITIVE)
+
+    batch_size: int = flag(256, OPTIMISATION, "sub-trajectories per batch", within=AT_LEAST_ONE)
+    learning_rate: float = flag(1e-4, OPTIMISATION, "actor learning rate",
+        within=NOT_NEGATIVE, short="-lr")
+    weight_decay: float = flag(5e-4, OPTIMISATION, "actor weight decay",
+        within=NOT_NEGATIVE, short="-wd")
+    actor_optimizer: str = flag("lamb", OPTIMISATION, "actor optimiser; adamw with "
+        "--weight_decay 0 is Adam", choices=("lamb", "adamw"), fixed=True)
+    warmup_steps: int = flag(10_000, OPTIMISATION, "actor updates of linear learning-rate warm-up",
+        within=AT_LEAST_ONE)
+    lr_scheduler: int = flag(1, OPTIMISATION, "1 warms up the actor learning rate, 0 keeps it "
+        "constant", choices=SWITCH)
+    grad_clip: int = flag(1, OPTIMISATION, "1 clips the actor's gradient norm to 0.25",
+        choices=SWITCH)
+    temperature_learnable: int = flag(1, OPTIMISATION, "factor on the temperature's learning rate "
+        "of 1e-4; 0 keeps the temperature fixed", within=NOT_NEGATIVE)
+    actor_sup_coeff: float = flag(1.0, OPTIMISATION, "weight of the supervised loss in the "
+        "actor loss (online; in pretraining it is 1 unless --RL_from_start 1)",
+        within=NOT_NEGATIVE)
+    use_entropy_reg: int = flag(1, OPTIMISATION, "1 adds an entropy bonus to the supervised loss "
+        "of a stochastic policy and trains the temperature", choices=SWITCH)
+
+    max_pretrain_iters: int = flag(1, PRETRAIN, "pretraining iterations; 0 skips pretraining",
+        within=NOT_NEGATIVE)
+    num_updates_per_pretrain_iter: int = flag(5000, PRETRAIN, "actor updates per pretraining "
+        "iteration", within=AT_LEAST_ONE)
+    RL_from_start: int = flag(0, PRETRAIN, "1 uses --actor_rl_coeff and --actor_sup_coeff in "
+        "pretraining too", choices=SWITCH)
+
+    max_online_iters: int = flag(1500, ONLINE, "online iterations; 0 skips fine-tuning",
+        within=NOT_NEGATIVE)
+    max_online_transitions: int = flag(0, ONLINE, "environment steps after which fine-tuning "
+        "ends; 0 uses the task's budget (600000 for hopper, halfcheetah, walker2d and ant, 1050000 "
+        "for the others)", within=NOT_NEGATIVE)
+    num_updates_per_online_iter: int = flag(300, ONLINE, "actor updates per online iteration",
+        within=AT_LEAST_ONE)
+    num_online_rollouts: int = flag(1, ONLINE, "episodes collected in parallel",
+        within=AT_LEAST_ONE, fixed=True)
+    minimum_sapairs_per_iter: int = flag(0, ONLINE, "collect at least this many environment steps "
+        "per online iteration", within=NOT_NEGATIVE)
+    force_no_minimum: int = flag(0, ONLINE, "1 silences the notice about random datasets "
+        "without --minimum_sapairs_per_iter", choices=SWITCH, same_numbers=True)
+    replay_size: int = flag(1000, ONLINE, "replay buffer capacity, in trajectories",
+        within=AT_LEAST_ONE, fixed=True)
+    online_rtg: int = flag(7200, ONLINE, "target return when collecting, in training rewards")
+    eval_rtg: int = flag(3600, ONLINE, "target return when evaluating, in training rewards",
+        policy="acting")
+    online_data_mode: str = flag("eval", ONLINE, "dropout off (eval) or on (train) while "
+        "collecting", choices=("eval", "train"))
+    expl_noise: float = flag(0.1, ONLINE, "standard deviation of the exploration noise added to "
+        "the actions of a deterministic policy", within=NOT_NEGATIVE)
+    eval_interval: int = flag(10, ONLINE, "online iterations between evaluations",
+        within=AT_LEAST_ONE)
+    num_eval_episodes: int = flag(10, ONLINE, "episodes per evaluation, run in parallel",
+        within=AT_LEAST_ONE, fixed=True)
+
+    rl_algo: str = flag("TD3", RL, "algorithm of the RL gradient and the critic",
+        choices=RL_ALGORITHMS, fixed=True)
+    actor_rl_coeff: float = flag(0.1, RL, "weight of the RL loss in the actor loss; 0 is plain "
+        "ODT", within=NOT_NEGATIVE)
+    normalized_rl_coeff: int = flag(0, RL, "1 divides --actor_rl_coeff by the mean |Q| of the "
+        "batch", choices=SWITCH)
+    gamma: float = flag(0.99, RL, "discount per step; 1 needs a time-aware critic",
+        within=STEP_SIZE)
+    num_actor_update_interval: int = flag(2, RL, "critic updates per actor update",
+        within=AT_LEAST_ONE)
+
+    TD3_policy_noise: float = flag(0.2, ALGORITHM, "standard deviation of the target policy "
+        "smoothing noise", within=NOT_NEGATIVE)
+    TD3_noise_clip: float = flag(0.5, ALGORITHM, "clip range of that noise",
+        within=NOT_NEGATIVE)
+    TD3_tau: float = flag(0.005, ALGORITHM, "target network update rate", within=STEP_SIZE)
+    DDPG_tau: float = flag(0.005, ALGORITHM, "target network update rate", within=STEP_SIZE)
+    SAC_tau: float = flag(0.005, ALGORITHM, "target network update rate", within=STEP_SIZE)
+    AWAC_beta: float = flag(1.0, ALGORITHM, "temperature of the advantage weights",
+        within=POSITIVE)
+    AWAC_tau: float = flag(0.005, ALGORITHM, "target network update rate", within=STEP_SIZE)
+    AWAC_soft_flag: int | None = flag(None, ALGORITHM, "0 no entropy terms, 1 entropy in the "
+        "critic target, 2 also in the actor loss; required by AWAC", choices=(0, 1, 2))
+    AWAC_normalize_adv: int | None = flag(None, ALGORITHM, "1 uses a softmax over the batch as "
+        "advantage weights; required by AWAC", choices=SWITCH)
+    IQL_ratio: float = flag(0.7, ALGORITHM, "expectile of the V loss", within="(0, 1)")
+    IQL_beta: float = flag(3.0, ALGORITHM, "inverse temperature of the advantage weights",
+        within=NOT_NEGATIVE)
+    IQL_tau: float = flag(0.005, ALGORITHM, "target network update rate", within=STEP_SIZE)
+    PPO_eps_clip: float = flag(0.2, ALGORITHM, "clip range of the probability ratio",
+        within=POSITIVE)
+    PPO_td_lambda: float = flag(0.98, ALGORITHM, "lambda of the TD(lambda) returns",
+        within=FRACTION)
+    PPO_old_logprob_generated_in_training: int = flag(0, ALGORITHM, "old log-probabilities: 0 "
+        "records them during the rollout, 1 recomputes them at the start of the iteration",
+        choices=SWITCH)
+    AWR_beta: float = flag(1.0, ALGORITHM, "temperature of the advantage weights",
+        within=POSITIVE)
+    AWR_normalize_adv: int = flag(0, ALGORITHM, "1 normalises the advantages", choices=SWITCH)
+    AWR_buffer_size: int = flag(50_000, ALGORITHM, "the online buffer keeps the newest whole "
+        "trajectories with at least this many transitions", within=AT_LEAST_ONE)
+    AWR_td_lambda: float = flag(0.98, ALGORITHM, "lambda of the TD(lambda) returns",
+        within=FRACTION)
+
+    critic_learning_rate: float = flag(0.001, CRITIC, "critic learning rate (AdamW)",
+        within=NOT_NEGATIVE)
+    critic_activation: str = flag("relu", CRITIC, "activation of the hidden layers",
+        choices=("relu", "tanh", "leakyrelu", "swish"), fixed=True)
+    critic_normalization: str = flag("layernorm", CRITIC, "kind of normalisation of the hidden "
+        "layers, if enabled", choices=("layernorm", "affinenorm", "adanorm"), fixed=True)
+    override_layernorm: int = flag(0, CRITIC, "1 enables that normalisation, -1 disables it; 0 "
+        "disables it for hopper, halfcheetah, walker2d and ant only", choices=(-1, 0, 1),
+        fixed=True)
+    critic_time_aware: int = flag(0, CRITIC, "timestep input of Q: 0 none, 1 a learned embedding, "
+        "2 binary digits", choices=(0, 1, 2), fixed=True)
+    critic_time_dim: int = flag(10, CRITIC, "size of that embedding, or number of digits",
+        within=AT_LEAST_ONE, fixed=True)
+    arch: str = flag("RNN", CRITIC, "recurrent layers, for recurrent_main.py only",
+        choices=("RNN", "LSTM"), fixed=True)
+
+    prev_policy_coeff: float = flag(0.0, ABLATION, "weight of the squared distance to the actions "
+        "of the policy at the start of the online iteration, a KL-style regulariser (published "
+        "ablation: 0.05)", within=NOT_NEGATIVE, fixed=True)
+    rtg_curriculum_iters: int = flag(0, ABLATION, "online iterations over which the target return "
+        "when collecting rises linearly to --online_rtg; 0 disables the curriculum",
+        within=NOT_NEGATIVE)
+    rtg_curriculum_start: int | None = flag(None, ABLATION, "initial target return of the "
+        "curriculum, in training rewards; required by --rtg_curriculum_iters")
+    jump_start_steps: int = flag(0, ABLATION, "the pretrained policy acts for this many first "
+        "steps of each collected episode, decreasing linearly to 0 (JSRL)", within=NOT_NEGATIVE,
+        fixed=True)
+    jump_start_iters: int = flag(100, ABLATION, "online iterations over which it decreases",
+        within=AT_LEAST_ONE)
+
+    save_dir: str = flag("./exp", LOGGING, "parent folder of run folders", per_run=True)
+    run_dir: str = flag("", LOGGING, "folder of this run; must be new or empty",
+        shown_default="SAVE_DIR/ENV/METHOD/seedN/TIME", per_run=True)
+    resume: str = flag("", LOGGING, "folder of an interrupted run: resumes from its last "
+        "checkpoint with its saved settings; flags passed with it override them",
+        shown_default="a new run", per_run=True)
+    checkpoint_interval: int = flag(10, LOGGING, "iterations between checkpoints; each phase also "
+        "ends with one", within=AT_LEAST_ONE)
+    keep_checkpoints: int = flag(2, LOGGING, "number of newest checkpoints to keep",
+        within=AT_LEAST_ONE)
+    exp_name: str = flag("default", LOGGING, "experiment name, added to the name of the run "
+        "folder unless it is 'default'", per_run=True)
+    suffix: str = flag("", LOGGING, "appended to the method in folder and run names")
+    log_to_tb: bool = flag(True, LOGGING, "write TensorBoard logs to the run folder", short="-w")
+    wandb_mode: str = flag("disabled", LOGGING, "Weights & Biases: off, local files only, or "
+        "online", choices=("disabled", "offline", "online"))
+    wandb_entity: str = flag("", LOGGING, "Weights & Biases user or team",
+        shown_default="your account's default")
+    wandb_project: str = flag("odt-rl-gradients", LOGGING, "Weights & Biases project")
+    wandb_artifacts: int = flag(0, LOGGING, "1 uploads the checkpoints as a Weights & Biases "
+        "artifact when the run ends or is stopped", choices=SWITCH)
+    video_debug: int = flag(0, LOGGING, "1 records videos of evaluation episodes", choices=SWITCH)
+
+    seed: int = flag(10, MACHINE, "seed of Python, NumPy and PyTorch", within="[0, 4294967295]",
+        per_run=True)
+    device: str = flag("auto", MACHINE, "auto, cpu, cuda or cuda:N; auto picks the GPU with the "
+        "most free memory, or the CPU if there is none", same_numbers=True)
+    force_device: int = flag(-1, MACHINE, "CUDA device index, overrides --device; -1 uses "
+        "--device", within="[-1, inf)", same_numbers=True)
+    precision: str = flag("fp32", MACHINE, "arithmetic of the policy: fp32; tf32 (CUDA only) "
+        "rounds matrix-product inputs to 10-bit mantissas; bf16 runs the transformer in "
+        "bfloat16 with float32 weights", choices=("fp32", "tf32", "bf16"), policy="model")
+    compile: int = flag(0, MACHINE, "1 compiles the policy and replays its forward and backward "
+        "passes as CUDA graphs (CUDA only)", choices=SWITCH, same_numbers=True)
+    # fmt: on
+
+    # --env as given, if that was an alias of the task; not a flag
+    env_alias: str = field(default="", compare=False)
+    # whether the critics are recurrent, set by the entry point; not a flag
+    recurrent: bool = False
+
+
+# the fields that are flags, in order of declaration, and their types
+FLAGS = {each.name: each for each in dataclasses.fields(Settings) if each.metadata}
 TYPES = get_type_hints(Settings)
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _UNSET: Any = object()
-# settings that a checkpoint's content depends on
-_FIXED_BY_CHECKPOINT = (
-    "env", "rl_algo", "policy", "embed_dim", "n_layer", "n_head", "activation_function",
-    "ordering", "stoc", "actor_optimizer", "critic_activation", "critic_normalization",
-    "override_layernorm", "critic_time_aware", "critic_time_dim", "arch", "remove_trivial_trajs",
-    "delayed_reward", "replay_size", "num_eval_episodes", "num_online_rollouts", "env_backend",
-    "prev_policy_coeff", "jump_start_steps",
-)  # fmt: skip
+
+
+def flags_with(key: str, value: Any = True) -> tuple[str, ...]:
+    """Names of the flags whose metadata has this value, see `flag`."""
+    return tuple(name for name, each in FLAGS.items() if each.metadata[key] == value)
 
 
 def flag_type(name: str) -> type:
@@ -38,7 +316,7 @@ def flag_type(name: str) -> type:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Errors in one line, with the nearest flag for a misspelt one."""
+    """Reports errors in one line and suggests the closest flag for a misspelt one."""
 
     def error(self, message: str) -> NoReturn:
         unknown, _, rest = message.partition("unrecognized arguments: ")
@@ -51,12 +329,12 @@ class OneLineParser(argparse.ArgumentParser):
 
 def _to_bool(text: str) -> bool:
     if text.lower() not in _TRUTH:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false (also 1/0, yes/no)")
+        raise argparse.ArgumentTypeError(f"{text!r}: use true or false (also 1/0, yes/no)")
     return _TRUTH[text.lower()]
 
 
 def _to_choice(choices: Sequence[str]) -> Callable[[str], str]:
-    """Accept a choice in any case and return it as it is written in `choices`."""
+    """Accept a choice in any case and return it as written in `choices`."""
     by_lower = {choice.lower(): choice for choice in choices}
     return lambda text: by_lower.get(text.lower(), text)
 
@@ -77,7 +355,7 @@ def _help(name: str) -> str:
 
 
 def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
-    """The argument parser, made from the flag table."""
+    """The argument parser built from the flag table."""
     critics = "RL gradients of recurrent critics (--arch)" if recurrent else "RL gradients"
     parser = OneLineParser(
         description=f"Fine-tune a decision transformer online with {critics}.",
@@ -85,14 +363,14 @@ def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
-    for name, flag in FLAGS.items():
-        about = flag.metadata
+    for name, each in FLAGS.items():
+        about = each.metadata
         names = [f"--{name}"] + ([about["short"]] if about["short"] else [])
         groups[about["group"]].add_argument(
             *names,
             dest=name,
             type=_value_parser(name),
-            default=flag.default,
+            default=each.default,
             choices=about["choices"] or None,
             metavar=None if about["choices"] else name.split("_")[-1].upper(),
             help=_help(name),
@@ -101,62 +379,29 @@ def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str] | None = None, recurrent: bool = False) -> Settings:
-    """Settings of a command line (the program's own where `argv` is None).
+    """Settings of a new run's command line. For --resume see run/resume.py.
 
-    A mistake ends the program with exit code 2 and one line on standard error. With --resume the
-    settings recorded in that run's folder take the place of the defaults.
+    A usage error exits with code 2 and one line on standard error.
 
     Args:
-        argv: The command line.
-        recurrent: Whether the critics are the recurrent ones.
-
-    Raises:
-        UserError: --resume names a folder without readable settings or one of a run with other
-            critics, or a flag beside it does not fit to them.
+        argv: The command line; None for the program's own.
+        recurrent: Whether the critics are recurrent.
     """
-    parser = make_parser(recurrent)
-    values = vars(parser.parse_args(argv))
-    if values["resume"]:
-        unset = argparse.Namespace(**dict.fromkeys(FLAGS, _UNSET))
-        given = vars(parser.parse_args(argv, unset))
-        recorded = to_argv(_recorded_settings(Path(values["resume"]), recurrent))
-        values = _resumed(
-            vars(parser.parse_args(recorded)),
-            {name: value for name, value in given.items() if value is not _UNSET},
-        )
+    return make_settings(vars(make_parser(recurrent).parse_args(argv)), recurrent)
+
+
+def given_flags(argv: Sequence[str] | None, recurrent: bool) -> dict[str, Any]:
+    """Values of the flags that occur on the command line, without defaults."""
+    unset = argparse.Namespace(**dict.fromkeys(FLAGS, _UNSET))
+    values = vars(make_parser(recurrent).parse_args(argv, unset))
+    return {name: value for name, value in values.items() if value is not _UNSET}
+
+
+def make_settings(values: Mapping[str, Any], recurrent: bool = False) -> Settings:
+    """Settings from flag values by name; an alias of a task becomes its name."""
     name = values["env"]
-    values["env"] = ALIASES.get(name, name)
-    env_alias = name if name in ALIASES else ""
-    return Settings(**values, env_alias=env_alias, recurrent=recurrent)
-
-
-def _resumed(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings with the given ones in their place, where the checkpoint allows that."""
-    for name in _FIXED_BY_CHECKPOINT:
-        value = given.get(name, recorded[name])
-        if ALIASES.get(value, value) != recorded[name]:
-            raise UserError(
-                f"--{name} {given[name]}: the run to resume has {recorded[name]}, which cannot "
-                "change; leave the flag out, or start a new run"
-            )
-    return recorded | given | {"run_dir": given["resume"]}
-
-
-def _recorded_settings(run_dir: Path, recurrent: bool) -> Mapping[str, Any]:
-    path = run_dir / CONFIG_FILE
-    try:
-        config = json_object(path.read_text())
-        was_recurrent = bool(config.get("recurrent"))
-        recorded = {name: x for name, x in config["settings"].items() if name in FLAGS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"--resume {run_dir}: no settings of a run in {path} ({type(error).__name__}); "
-            "give the folder of a run of this program"
-        ) from None
-    if was_recurrent != recurrent:
-        kind, script = ("has", "recurrent_main.py") if was_recurrent else ("has no", "main.py")
-        raise UserError(f"--resume {run_dir}: this run {kind} recurrent critics; use {script}")
-    return recorded
+    resolved = dict(values) | {"env": ALIASES.get(name, name)}
+    return Settings(**resolved, env_alias=name if name in ALIASES else "", recurrent=recurrent)
 
 
 def to_argv(settings: Settings | Mapping[str, Any]) -> list[str]:

@@ -18,17 +18,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from get_args import CONFIG_FILE
-from log_writers import InBackground, MetricsFiles, TensorBoardWriter, Writer
-from run_record import plain, write_config
-from settings import Settings
+from get_args import Settings
+from run.config import plain, write_config
+from run.files import CONFIG_FILE, SWEEP_FILES
+from run.wandb_writer import WandbWriter
+from run.writers import InBackground, MetricsFiles, TensorBoardWriter, Writer
 from utils import UserError
-from wandb_writer import WandbWriter
 
 # seconds that a run waits at its end for what wandb has not sent yet
 _WANDB_PATIENCE = 150.0
-# what scripts/sweep.py keeps in a run's folder, before the run and while it lasts
-SWEEP_FILES = ("status.json", "output.log", "sweep.lock")
 # what the console shows of a row: metric, label, format
 _CONSOLE = (
     ("evaluation/return_mean_gm", "return", "{:.2f}"),

@@ -13,20 +13,9 @@ from typing import Any
 
 import torch
 
-import envs
-from checkpoint import (
-    CheckpointStore,
-    check_shapes,
-    load_checkpoint,
-    refusing_foreign_state,
-    rng_state,
-    set_rng_state,
-    state_files,
-)
+import d4rl_envs
 from collecting import JumpStart, return_to_ask_for, schedule_metrics
 from data import dataset_path, load_dataset
-from device_tuning import check_device, tune_device
-from envs.tasks import get_task
 from evaluation import (
     RolloutSettings,
     collect_episodes,
@@ -35,16 +24,26 @@ from evaluation import (
     exploring_action,
     rollout,
 )
-from get_args import parse_args
-from log_writers import leave
+from fast_cpu.device_tuning import check_device, tune_device
+from get_args import Settings
 from logger import Logger, create_run_dir
-from online_buffer import OnlineBuffer
-from replay_buffer import Batch, ReplayBuffer
+from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
-from run_state import RunSession
-from setting_checks import check_settings, notices
-from settings import Settings
-from stopping import (
+from rl_gradients.online_buffer import OnlineBuffer
+from run.checkpoint import (
+    CheckpointStore,
+    check_shapes,
+    load_checkpoint,
+    refusing_foreign_state,
+    rng_state,
+    set_rng_state,
+    state_files,
+)
+from run.files import DIVERGENCE_FILE
+from run.resume import read_settings
+from run.setting_checks import check_settings, notices
+from run.state import RunSession
+from run.stopping import (
     EXIT_DIVERGED,
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
@@ -53,10 +52,13 @@ from stopping import (
     StopSignal,
     resume_command,
 )
+from run.training_log import Divergence
+from run.video import VideoRecorder
+from run.writers import leave
+from tasks import get_task
 from trainer import Trainer
-from training_log import Divergence
+from trajectories import Batch
 from utils import UserError, seed_everything, select_device
-from video import VideoRecorder
 
 # evaluation environment i has seed i, collecting environment i this much more
 COLLECTING_SEED = 100
@@ -81,13 +83,13 @@ class Experiment:
         self._stop = stop
         self.device = select_device(settings.device, settings.force_device)
         check_device(self.device, settings.precision, bool(settings.compile))
-        self.budget = settings.max_online_transitions or self.task.spec.online_budget
+        self.budget = settings.max_online_transitions or self.task.online_budget
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
         seed_everything(settings.seed)
         self.trainer = Trainer(settings, self.task, self.device)
         mode = "rgb_array" if settings.video_debug else None
         make = partial(
-            envs.make_vector,
+            d4rl_envs.make_vector,
             self.task,
             backend=settings.env_backend,
             legacy_python=settings.legacy_python,
@@ -142,7 +144,7 @@ class Experiment:
         )
         fingerprint = dataset.fingerprint | {"mean_normalized_score": score}
         fingerprint["engine"] = self.eval_envs.engine
-        rtg_scale = self.task.spec.rtg_scale
+        rtg_scale = self.task.rtg_scale
         self.buffer = ReplayBuffer(dataset, settings.replay_size, rtg_scale, self.device)
         return fingerprint
 
@@ -407,7 +409,7 @@ def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
     stop = StopSignal()
     experiment: Experiment | None = None
     try:
-        settings = parse_args(argv, recurrent)
+        settings = read_settings(argv, recurrent)
         check_settings(settings)
         with stop.installed():
             experiment = Experiment(settings, stop)
@@ -448,7 +450,7 @@ def _explain(error: Divergence, experiment: Experiment | None) -> str:
         advice = f"go on from the last good checkpoint with a lower --{flag}: {command}"
     return (
         f"training diverged: {error} not finite in {phase} iteration "
-        f"{experiment.iterations[phase] + 1}; {run_dir / error.REPORT} describes the batch; "
+        f"{experiment.iterations[phase] + 1}; {run_dir / DIVERGENCE_FILE} describes the batch; "
         + advice
     )
 

@@ -1,7 +1,7 @@
 """`main.py` with recurrent critics: `--arch RNN` or `--arch LSTM`."""
 
-from log_writers import leave
 from main import main
+from run.writers import leave
 
 if __name__ == "__main__":
     leave(main(recurrent=True))

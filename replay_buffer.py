@@ -9,82 +9,21 @@ the window, and forgetting one moves the window's start.
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data import TrajectoryDataset
-from decision_transformer.decision_transformer import MAX_TIMESTEPS
-from decision_transformer.policy import clamp_action
-
-# the dones entry of padded steps
-PADDING_DONE = 2.0
-
-
-@dataclass
-class Batch:
-    """B sub-trajectories of K steps, left-padded where shorter.
-
-    Attributes:
-        states, next_states: (B, K, obs_dim) normalised.
-        actions: (B, K, act_dim).
-        rewards: (B, K) training rewards.
-        dones: (B, K) 1 where a terminal state follows, 2 at padding.
-        rtg: (B, K + 1, 1) scaled return-to-go; [:, :-1] goes with states, [:, 1:] with
-            next_states.
-        timesteps: (B, K) int64 steps since the episode's start.
-        mask: (B, K) bool, False at padding.
-        rows: (B, K) int64, where each step lies in the buffer's storage; any row at padding.
-    """
-
-    states: Tensor
-    next_states: Tensor
-    actions: Tensor
-    rewards: Tensor
-    dones: Tensor
-    rtg: Tensor
-    timesteps: Tensor
-    mask: Tensor
-    rows: Tensor
-
-
-@dataclass
-class Trajectory:
-    """One collected episode of T steps, as NumPy arrays.
-
-    Attributes:
-        observations: (T, obs_dim) not normalised.
-        final_observation: (obs_dim,) what followed the last action.
-        actions: (T, act_dim).
-        rewards: (T,) training rewards.
-        terminals: (T,) bool.
-    """
-
-    observations: np.ndarray
-    final_observation: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-
-
-def returns_to_go(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Undiscounted suffix sums of each trajectory's rewards.
-
-    Args:
-        rewards: (N,) rows of all trajectories, one after the other.
-        lengths: (M,) their lengths.
-
-    Returns:
-        (N,) float32; sums are taken in float64.
-    """
-    ends = np.cumsum(lengths)
-    total = np.concatenate([[0.0], np.cumsum(rewards, dtype=np.float64)])
-    # the sum before each row, taken from the sum at its trajectory's end
-    at_end = np.repeat(total[ends], lengths)
-    return (at_end - total[:-1]).astype(np.float32)
+from trajectories import (
+    MAX_TIMESTEPS,
+    PADDING_DONE,
+    Batch,
+    Trajectory,
+    TrajectoryDataset,
+    clamp_action,
+    returns_to_go,
+)
 
 
 class ReplayBuffer:

@@ -7,13 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actor_losses import action_distance_loss, supervised_loss
-from decision_transformer import Actor, PolicyOutput
-from decision_transformer.policy import Deterministic
-from envs.tasks import Task
-from networks import (
+from build_networks import (
     GRADIENT_CLIP,
     load_moments,
     make_actor,
@@ -22,12 +19,14 @@ from networks import (
     replay_as_cuda_graphs,
     slow_copy,
 )
-from online_buffer import OnlineBuffer
-from replay_buffer import Batch
-from rl_gradients import Info, Networks, OnPolicyGradient, make_rl_gradient
-from rl_gradients.common import masked_mean
-from settings import Settings
-from training_log import Divergence, RunningMeans
+from decision_transformer import Actor, PolicyOutput
+from decision_transformer.policy import Deterministic
+from get_args import Settings
+from rl_gradients import Networks, OnPolicyGradient, make_rl_gradient
+from rl_gradients.online_buffer import OnlineBuffer
+from run.training_log import Divergence, RunningMeans
+from tasks import Task
+from trajectories import Batch, Info, masked_mean, without_padding
 
 CRITIC_WEIGHT_DECAY = 0.01
 # batches between looks at the losses: each look waits for the device
@@ -37,6 +36,43 @@ TEMPERATURE_LR = 1e-4
 # what is logged under another name than training/<name>
 _LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
 _SPREAD_NAMES = {"actor_loss": "train_loss_std"}
+
+
+def supervised_loss(
+    policy: PolicyOutput, batch: Batch, entropy: Tensor | None, entropy_weight: Tensor | float
+) -> tuple[Tensor, Info]:
+    """The decision transformer's own loss, a mean over the steps that are no padding.
+
+    Deterministic: the squared error per action dimension. Stochastic (Zheng et al. 2022,
+    equation 5): -(log pi(a | .) + weight * entropy).
+
+    Args:
+        policy: The actor's output on the batch.
+        batch: The batch.
+        entropy: 0-d estimate of the policy's entropy; None for a deterministic policy.
+        entropy_weight: The temperature, without gradient; 0 leaves the entropy out.
+    """
+    if isinstance(policy, Deterministic):
+        error = F.mse_loss(policy.mean, batch.actions, reduction="none").mean(-1)
+        return masked_mean(error, batch.mask), {}
+    nll = -masked_mean(policy.log_prob(batch.actions), batch.mask)
+    loss = nll if entropy is None else nll - entropy_weight * entropy
+    return loss, {"nll": nll.detach()}
+
+
+def action_distance_loss(actions: Tensor, previous: Tensor, mask: Tensor) -> Tensor:
+    """mean ||pi(s) - pi_previous(s)||^2, summed over action dimensions.
+
+    Up to a factor it is the KL divergence of two Gaussians of one fixed variance around both
+    actions, so that it holds the policy near the previous one as a KL regulariser does.
+
+    Args:
+        actions: (B, K, act_dim) mean actions of the policy, with gradient.
+        previous: (B, K, act_dim) those of the previous policy, without.
+        mask: (B, K) bool.
+    """
+    difference = without_padding(actions - previous, mask[..., None])
+    return masked_mean(difference.square().sum(-1), mask)
 
 
 class Trainer:

@@ -13,12 +13,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-
-class UserError(Exception):
-    """A mistake in what the user gave: one line that names what is wrong and what to do.
-
-    The entry points print the message as it is and exit with code 2.
-    """
+from d4rl_envs.errors import UserError as UserError
 
 
 def seed_everything(seed: int) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_envs.py [--tasks hopper-medium-v2 ...] [--num_envs 10] [--json]
 
-A Markdown table. Uniform random actions in `envs.EnvVector`; ended episodes are reset, which is
-counted in. The best of `--repeats` stretches counts. Processor time is wall time on an idle core,
+A Markdown table. Uniform random actions in `d4rl_envs.EnvVector`; the time includes the resets
+of episodes that ended. The best of `--repeats` stretches counts. Processor time is wall time on an idle core,
 and does not count what other programs take. With --json the last line is one object.
 """
 
@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mujoco
 import numpy as np
 
-import envs
-from envs.tasks import get_task
+import d4rl_envs
+from tasks import get_task
 from utils import UserError
 
 TASKS = [
@@ -41,7 +41,7 @@ TASKS = [
 def steps_per_second(name: str, num_envs: int, seconds: float, repeats: int) -> float:
     """Environment steps per second of `num_envs` environments of one task."""
     task = get_task(name)
-    vector = envs.make_vector(task, range(num_envs))
+    vector = d4rl_envs.make_vector(task, range(num_envs))
     vector.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (64, num_envs, task.act_dim))
     best = 0.0

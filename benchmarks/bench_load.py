@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.measuring import resident_bytes
 from data import load_dataset
-from envs.tasks import Task, get_task
+from tasks import Task, get_task
 
 MIB = 2**20
 # task, rows, mean episode length

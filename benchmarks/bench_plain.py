@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import measuring
 from benchmarks.plain import PlainTD3
-from envs.tasks import get_task
 from replay_buffer import ReplayBuffer
+from tasks import get_task
 
 FOLDER = Path(__file__).resolve().parent
 # steps that the policy sees when it acts, where K allows it
@@ -36,7 +36,7 @@ def measure_plain(args: argparse.Namespace) -> dict[str, float]:
     task = get_task("hopper-medium-v2")
     agent = PlainTD3(measuring.td3_settings(args), task.obs_dim, task.act_dim)
     buffer = ReplayBuffer(
-        measuring.random_dataset(task.obs_dim, task.act_dim), 1000, task.spec.rtg_scale
+        measuring.random_dataset(task.obs_dim, task.act_dim), 1000, task.rtg_scale
     )
     batch = buffer.sample(args.batch_size, args.K)
     agent.actor.train()

@@ -20,19 +20,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-import envs
+import d4rl_envs
 from benchmarks import measuring
-from device_tuning import tune_device
-from envs.tasks import get_task
+from build_networks import make_actor
 from evaluation import RolloutSettings, rollout
-from networks import make_actor
+from fast_cpu.device_tuning import tune_device
+from tasks import get_task
 from utils import select_device
 
 
 class TimedEnvs:
     """Environments that never end an episode, and how long they took, in seconds."""
 
-    def __init__(self, vector: envs.EnvVector) -> None:
+    def __init__(self, vector: d4rl_envs.EnvVector) -> None:
         self.vector, self.num_envs, self.seconds = vector, vector.num_envs, 0.0
         self.faulted = np.zeros(vector.num_envs, bool)
 
@@ -66,7 +66,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     settings = RolloutSettings(task, args.context, *moments)
     best = {"act_ms": float("inf"), "env_ms": float("inf")}
     for i in range(args.repeats + 1):
-        timed = TimedEnvs(envs.make_vector(task, range(args.envs)))
+        timed = TimedEnvs(d4rl_envs.make_vector(task, range(args.envs)))
         start = time.perf_counter()
         rollout(actor, timed, settings, 3600.0)
         total = time.perf_counter() - start

@@ -26,9 +26,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks import bench_update, measuring
-from device_tuning import tune_device
-from envs.tasks import get_task
-from replay_buffer import ReplayBuffer, Trajectory
+from fast_cpu.device_tuning import tune_device
+from replay_buffer import ReplayBuffer
+from tasks import get_task
+from trajectories import Trajectory
 from utils import select_device
 
 VALUES = {

@@ -81,7 +81,7 @@ def model_state_bytes(trainer: Any) -> int:
 def start_once(args: argparse.Namespace, folder: str, rows: int, *flags: str) -> dict[str, float]:
     """One new process on a dataset of so many rows, which is written into `folder` if need be."""
     from benchmarks.bench_load import write_dataset
-    from envs.tasks import get_task
+    from tasks import get_task
 
     task, data_dir = get_task(TASK), Path(folder) / f"{rows}"
     if not data_dir.exists():

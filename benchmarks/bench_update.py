@@ -19,9 +19,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from device_tuning import tune_device
-from envs.tasks import get_task
+from fast_cpu.device_tuning import tune_device
 from replay_buffer import ReplayBuffer
+from tasks import get_task
 from trainer import Trainer
 from utils import select_device
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data import TrajectoryDataset
-from settings import Settings
+from get_args import Settings
+from trajectories import TrajectoryDataset
 
 LENGTH = 1000
 SIZES = {"K": 20, "embed_dim": 512, "n_layer": 4, "n_head": 4, "batch_size": 256}

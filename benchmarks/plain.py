@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Model
 
+from build_networks import GRADIENT_CLIP, LAMB_GRADIENT_BOUND
 from critic import CriticConfig
 from decision_transformer import TransformerSize
 from decision_transformer.gpt2 import GPT2Decoder
-from decision_transformer.policy import clamp_action
-from networks import GRADIENT_CLIP, LAMB_GRADIENT_BOUND
-from replay_buffer import Batch
-from settings import Settings
+from get_args import Settings
 from trainer import CRITIC_WEIGHT_DECAY
+from trajectories import Batch, clamp_action
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 

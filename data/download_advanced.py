@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset_command import main
+from data_sources.command import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__).name))

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import GPT2Config
 
-from decision_transformer.acting_twin import ActingTwin
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
-
-# timesteps of an episode that have an embedding of their own
-MAX_TIMESTEPS = 1000
+from fast_cpu.acting_twin import ActingTwin
+from trajectories import MAX_TIMESTEPS
 
 
 @dataclass(frozen=True)

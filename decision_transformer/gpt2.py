@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config
 from transformers.activations import ACT2FN
 
-from decision_transformer.dropout import Dropout
-from decision_transformer.linear import is_packed, linear
+from fast_cpu.dropout import Dropout
+from fast_cpu.linear import is_packed, linear
 
 # entries of GPT2Model's state dict that embed tokens and positions; the decoder has neither
 _EMBEDDINGS = ("wte.weight", "wpe.weight")

@@ -18,15 +18,7 @@ from torch import Tensor, nn
 # standard normal numbers of the given shape, on the device of the update
 Noise = Callable[[Sequence[int]], Tensor]
 
-# actions stay inside (-1, 1): the inverse of tanh has to be finite
-ACTION_LIMIT = 1.0 - 1e-6
-
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
-
-
-def clamp_action(action: Tensor) -> Tensor:
-    """Clamp to the action range that policies act in and data is stored in."""
-    return action.clamp(-ACTION_LIMIT, ACTION_LIMIT)
 
 
 @dataclass

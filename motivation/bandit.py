@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from critic import EnsembleLinear
-from settings import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, flag
+from get_args import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, flag
 
 METHODS = ("ODT", "DDPG", "ODT+DDPG")
 # offline actions: how many, between where

@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from motivation.bandit import METHODS, OFFLINE, OPTIMUM, History, reward
-from motivation.intervals import mean_interval
+from reporting.intervals import mean_interval
 
 COLOURS = {"ODT": "#6b6b6b", "DDPG": "#1f77b4", "ODT+DDPG": "#d95f02"}
 

@@ -26,9 +26,9 @@ from tqdm import tqdm
 from get_args import OneLineParser
 from motivation.bandit import METHODS, OPTIMUM, Bandit, BanditSettings, History, reward
 from motivation.figures import FIGURES
-from motivation.intervals import mean_interval, share_interval
+from reporting.intervals import mean_interval, share_interval
+from run.setting_checks import inside
 from scripts.plot_learning_curve import save
-from setting_checks import inside
 from utils import UserError, select_device, write_output
 
 # how near to the best action a policy has found it

@@ -23,7 +23,7 @@ from reporting.scores import (
 )
 from reporting.scores import aggregate as aggregate_metrics
 from reporting.style import order_methods
-from run_state import FINISHED
+from run.state import FINISHED
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from get_args import parse_args
+from get_args import Settings, parse_args
 from reporting.build import Compared, Report, interval_of
 from reporting.paper import (
     AVERAGE,
@@ -25,8 +25,7 @@ from reporting.paper import (
 from reporting.runs import Run, unusual_flags
 from reporting.scores import METRICS
 from reporting.tables import Cell, Table, format_interval, format_score, number, words
-from run_state import FINISHED
-from settings import Settings
+from run.state import FINISHED
 from sweeps.published import METHOD_FLAGS, TASK_FLAGS
 
 SCORE_NOTE = (

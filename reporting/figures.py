@@ -14,7 +14,7 @@ from reporting.build import Compared, Report, interval_of
 from reporting.runs import Run
 from reporting.scores import METRICS, MeanCurve
 from reporting.style import Style, styles
-from run_state import DIVERGED, FAILED, KILLED
+from run.state import DIVERGED, FAILED, KILLED
 
 STEPS_LABEL = "environment steps collected online"
 SHARE_LABEL = "environment steps collected online (% of each run's)"

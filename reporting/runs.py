@@ -16,15 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.tasks import get_task
-from get_args import CONFIG_FILE, FLAGS
-from run_state import DIVERGED, FAILED, FINISHED, UNFINISHED, run_state
+from get_args import FLAGS, LOGGING, MACHINE
+from run.files import CONFIG_FILE, DIVERGENCE_FILE, METRICS_FILE, STATUS_FILE
+from run.state import DIVERGED, FAILED, FINISHED, UNFINISHED, run_state
 from scripts.plot_learning_curve import SCORE, curve_rows, read_rows
-from settings import LOGGING, MACHINE
-from training_log import Divergence
+from tasks import get_task
 from utils import UserError, json_object
 
-METRICS_FILE, STATUS_FILE = "metrics.jsonl", "status.json"
 # beside the states of run_state.py: a sweep has not started it yet; its files are not readable
 PLANNED, DAMAGED = "planned", "damaged"
 # flags that do not change what a run computes, or what it is called by
@@ -215,7 +213,7 @@ def _with_rows(run: Run, rows: list[dict[str, Any]]) -> Run:
         raise UserError(f"{path}: not rows of a run ({type(error).__name__}: {error})") from None
     if run.state == UNFINISHED:
         # of a version that did not record ends: whether all was done can be seen
-        if (run.folder / Divergence.REPORT).exists():
+        if (run.folder / DIVERGENCE_FILE).exists():
             return replace(run, state=DIVERGED)
         if all_done:
             return replace(run, state=FINISHED)
@@ -223,7 +221,7 @@ def _with_rows(run: Run, rows: list[dict[str, Any]]) -> Run:
 
 
 def _all_done(run: Run) -> bool:
-    budget = run.settings.get("max_online_transitions") or get_task(run.env).spec.online_budget
+    budget = run.settings.get("max_online_transitions") or get_task(run.env).online_budget
     return run.iterations >= run.settings["max_online_iters"] or run.online_steps >= budget
 
 

@@ -1,41 +1,24 @@
-"""RL gradients: one file per algorithm, each a set of pure loss functions and a small class.
+"""RL gradients: one module per algorithm, each a set of pure loss functions and a small class.
 
-`ALGORITHMS` is the table that `--rl_algo` chooses from.
+Module and class are named after the algorithm: `--rl_algo TD3` is `rl_gradients.td3.TD3`. The names
+are listed in get_args.RL_ALGORITHMS.
 """
 
-from rl_gradients.awac import AWAC
-from rl_gradients.awr import AWR
-from rl_gradients.common import Info, Networks, RLGradient
-from rl_gradients.ddpg import DDPG
-from rl_gradients.iql import IQL
+from importlib import import_module
+
+from get_args import Settings
+from rl_gradients.common import Networks, RLGradient
 from rl_gradients.on_policy import OnPolicyGradient
-from rl_gradients.ppo import PPO
-from rl_gradients.sac import SAC
-from rl_gradients.td3 import TD3
-from settings import Settings
-from utils import UserError
 
-ALGORITHMS: dict[str, type[RLGradient]] = {
-    "TD3": TD3,
-    "DDPG": DDPG,
-    "SAC": SAC,
-    "AWAC": AWAC,
-    "IQL": IQL,
-    "PPO": PPO,
-    "AWR": AWR,
-}
+__all__ = ["Networks", "OnPolicyGradient", "RLGradient", "algorithm_class", "make_rl_gradient"]
 
-__all__ = ["ALGORITHMS", "Info", "Networks", "OnPolicyGradient", "RLGradient", "make_rl_gradient"]
+
+def algorithm_class(name: str) -> type[RLGradient]:
+    """The class of an algorithm."""
+    algorithm: type[RLGradient] = getattr(import_module(f"rl_gradients.{name.lower()}"), name)
+    return algorithm
 
 
 def make_rl_gradient(settings: Settings) -> RLGradient:
-    """The algorithm of `--rl_algo`, with its settings.
-
-    Raises:
-        UserError: an algorithm that is not in the table.
-    """
-    if settings.rl_algo not in ALGORITHMS:
-        raise UserError(
-            f"--rl_algo {settings.rl_algo}: not available; use one of {', '.join(ALGORITHMS)}"
-        )
-    return ALGORITHMS[settings.rl_algo](settings)
+    """The algorithm selected by `--rl_algo`."""
+    return algorithm_class(settings.rl_algo)(settings)

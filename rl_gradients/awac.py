@@ -6,20 +6,18 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput, TanhGaussian
-from replay_buffer import Batch
+from get_args import Settings
 from rl_gradients.common import (
-    Info,
     Networks,
     RLGradient,
     log_likelihood,
-    masked_mean,
     next_policy,
     td_target,
     twin_q_loss,
     weighted_regression_loss,
 )
 from rl_gradients.sac import soft_value
-from settings import Settings
+from trajectories import Batch, Info, masked_mean
 
 MAX_WEIGHT = 20.0
 

@@ -6,17 +6,11 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput, TanhGaussian
-from replay_buffer import Batch
+from get_args import Settings
 from rl_gradients.awac import advantage_weights
-from rl_gradients.common import (
-    Info,
-    Networks,
-    log_likelihood,
-    masked_mean,
-    weighted_regression_loss,
-)
+from rl_gradients.common import Networks, log_likelihood, weighted_regression_loss
 from rl_gradients.on_policy import OnPolicyGradient, online_batch
-from settings import Settings
+from trajectories import Batch, Info, masked_mean
 
 
 class AWR(OnPolicyGradient):

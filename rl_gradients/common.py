@@ -14,12 +14,8 @@ from torch import Tensor
 
 from critic import Critic
 from decision_transformer import Actor, Noise, PolicyOutput, TanhGaussian
-from decision_transformer.decision_transformer import MAX_TIMESTEPS
-from replay_buffer import Batch
-from settings import Settings
-
-# named 0-d tensors on the device of the update
-Info = dict[str, Tensor]
+from get_args import Settings
+from trajectories import MAX_TIMESTEPS, Batch, Info, critic_mean, masked_mean, without_padding
 
 
 @dataclass
@@ -84,28 +80,6 @@ class RLGradient(ABC):
             The loss, and information to log; its entry "rl_scale" is what
             `--normalized_rl_coeff 1` divides the RL coefficient by.
         """
-
-
-def without_padding(x: Tensor, mask: Tensor) -> Tensor:
-    """x (..., B, K) with 0 at padding.
-
-    Losses do this before anything that is not linear, whose slope at padding may be infinite or
-    NaN: gradients are multiplied by it, and 0 times that is NaN.
-    """
-    return torch.where(mask, x, 0.0)
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x (B, K) over the steps that are no padding."""
-    return without_padding(x, mask).sum() / mask.sum()
-
-
-def critic_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Sum of x (B, K) over the steps that are no padding, divided by ALL B x K steps.
-
-    The published critics are trained with this mean.
-    """
-    return without_padding(x, mask).mean()
 
 
 def next_policy(nets: Networks, batch: Batch) -> PolicyOutput:

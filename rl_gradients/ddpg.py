@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
-from decision_transformer.policy import clamp_action
-from replay_buffer import Batch
-from rl_gradients.common import Info, Networks, RLGradient, next_policy, td_target, twin_q_loss
+from get_args import Settings
+from rl_gradients.common import Networks, RLGradient, next_policy, td_target, twin_q_loss
 from rl_gradients.td3 import deterministic_policy_loss
-from settings import Settings
+from trajectories import Batch, Info, clamp_action
 
 
 class DDPG(RLGradient):

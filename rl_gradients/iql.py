@@ -6,20 +6,16 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
-from replay_buffer import Batch
+from get_args import Settings
 from rl_gradients.common import (
-    Info,
     Networks,
     RLGradient,
-    critic_mean,
     log_likelihood,
-    masked_mean,
     td_target,
     twin_q_loss,
     weighted_regression_loss,
-    without_padding,
 )
-from settings import Settings
+from trajectories import Batch, Info, critic_mean, masked_mean, without_padding
 
 MAX_WEIGHT = 100.0
 

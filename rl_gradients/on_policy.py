@@ -10,16 +10,8 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
-from replay_buffer import Batch
-from rl_gradients.common import (
-    Info,
-    Networks,
-    RLGradient,
-    critic_mean,
-    masked_mean,
-    td_target,
-    without_padding,
-)
+from rl_gradients.common import Networks, RLGradient, td_target
+from trajectories import Batch, Info, critic_mean, masked_mean, without_padding
 
 
 @dataclass

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
-from replay_buffer import Batch
-from rl_gradients.common import Info, Networks, gaussian, masked_mean, without_padding
+from get_args import Settings
+from rl_gradients.common import Networks, gaussian
 from rl_gradients.on_policy import OnPolicyGradient, online_batch
-from settings import Settings
+from trajectories import Batch, Info, masked_mean, without_padding
 
 # bound of log(pi / pi_old): beyond it the ratio would overflow
 MAX_LOG_RATIO = 20.0

@@ -6,18 +6,9 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
-from replay_buffer import Batch
-from rl_gradients.common import (
-    Info,
-    Networks,
-    RLGradient,
-    gaussian,
-    masked_mean,
-    next_policy,
-    td_target,
-    twin_q_loss,
-)
-from settings import Settings
+from get_args import Settings
+from rl_gradients.common import Networks, RLGradient, gaussian, next_policy, td_target, twin_q_loss
+from trajectories import Batch, Info, masked_mean
 
 
 def soft_value(q: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:

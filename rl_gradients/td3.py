@@ -6,18 +6,9 @@ import torch
 from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput
-from decision_transformer.policy import clamp_action
-from replay_buffer import Batch
-from rl_gradients.common import (
-    Info,
-    Networks,
-    RLGradient,
-    masked_mean,
-    next_policy,
-    td_target,
-    twin_q_loss,
-)
-from settings import Settings
+from get_args import Settings
+from rl_gradients.common import Networks, RLGradient, next_policy, td_target, twin_q_loss
+from trajectories import Batch, Info, clamp_action, masked_mean
 
 
 def smoothed_action(action: Tensor, draw: Tensor, std: float, clip: float) -> Tensor:

@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "data")]
+sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-import envs
-from behaviour_policy import HandPolicy
-from envs.tasks import Task, get_task
+import d4rl_envs
+from data_sources.behaviour_policy import HandPolicy
+from tasks import Task, get_task
 from utils import UserError
 
 # mean and standard deviation of the raw returns of the same policies on MuJoCo 2.1.0
@@ -35,7 +35,7 @@ OLD_EPISODES = 20
 
 def play(task: Task, policy: HandPolicy, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Raw returns (episodes,) and successes (episodes,) of one episode in each environment."""
-    vector = envs.make_vector(task, range(seed, seed + episodes))
+    vector = d4rl_envs.make_vector(task, range(seed, seed + episodes))
     obs, running = vector.reset(), np.arange(episodes)
     returns = np.zeros(episodes)
     while len(running):

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from dataset_file import open_dataset
-from envs.tasks import Task, get_task
+from offline_data.d4rl_file import open_dataset
+from tasks import Task, get_task
 from utils import UserError
 
 RESAMPLES = 400

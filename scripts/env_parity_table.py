@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from envs.parity import episodes, load_arrays, table_head, table_row
-from envs.tasks import TASKS
+from d4rl_envs.parity import episodes, load_arrays, table_head, table_row
+from tasks import TASKS
 from utils import UserError
 
 

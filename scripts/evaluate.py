@@ -24,15 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-import envs
-from device_tuning import tune_device
-from envs.tasks import Task
+import d4rl_envs
 from evaluation import Episode, evaluation_metrics, rollout
+from fast_cpu.device_tuning import tune_device
 from get_args import OneLineParser
-from policy_file import Policy, open_policy
-from run_record import plain
+from policy_export.policy import Policy, open_policy
+from run.config import plain
+from run.video import VideoRecorder, check_kind
+from tasks import Task
 from utils import UserError, select_device
-from video import VideoRecorder, check_kind
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -64,7 +64,7 @@ def play(
     played: list[Episode] = []
     if video is not None:
         # by itself, because models with all that a picture shows are large
-        vector = envs.make_vector(policy.task, [seed], "rgb_array")
+        vector = d4rl_envs.make_vector(policy.task, [seed], "rgb_array")
         vector.render()  # where nothing can be rendered it fails here, before anything is played
         recorder = VideoRecorder(vector)
         played += rollout(
@@ -74,7 +74,7 @@ def play(
         vector.close()
     while len(played) < episodes:
         first, last = len(played), min(len(played) + _TOGETHER, episodes)
-        vector = envs.make_vector(policy.task, range(seed + first, seed + last))
+        vector = d4rl_envs.make_vector(policy.task, range(seed + first, seed + last))
         played += rollout(policy.actor, vector, settings, target_return)
         vector.close()
     return played

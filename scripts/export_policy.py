@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from get_args import OneLineParser
-from policy_file import Policy, policy_of_run, save_policy
+from policy_export.policy import Policy, policy_of_run, save_policy
 from utils import UserError
 
 

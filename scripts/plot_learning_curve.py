@@ -25,7 +25,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from get_args import CONFIG_FILE
+from run.files import CONFIG_FILE, METRICS_FILE
 from utils import UserError, json_object, write_output
 
 SCORE = "evaluation/normalized_score"
@@ -61,7 +61,7 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is absent, empty or damaged.
     """
-    path = run_dir / "metrics.jsonl"
+    path = run_dir / METRICS_FILE
     try:
         written = path.read_text().rpartition("\n")[0]
         rows = [json_object(line) for line in written.splitlines()]

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from get_args import OneLineParser
-from run_state import DIVERGED, FINISHED
-from stopping import EXIT_STOPPED, EXIT_USER_ERROR, StopSignal
+from run.state import DIVERGED, FINISHED
+from run.stopping import EXIT_STOPPED, EXIT_USER_ERROR, StopSignal
 from sweeps.attempt import Share, command_words
 from sweeps.board import Board
 from sweeps.loop import Executor, Here, run_all, to_do

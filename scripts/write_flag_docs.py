@@ -6,8 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from get_args import FLAGS, flag_type
-from settings import GROUPS
+from get_args import FLAGS, GROUPS, flag_type
 
 PATH = ROOT / "docs" / "FLAGS.md"
 _HEAD = """# Flags

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from checkpoint import state_files
-from logger import SWEEP_FILES
-from run_state import FINISHED, RUNNING, is_running
-from stopping import EXIT_INTERRUPTED, EXIT_STOPPED
+from run.checkpoint import state_files
+from run.files import OUTPUT_FILE, SWEEP_FILES, SWEEP_LOCK_FILE
+from run.state import FINISHED, RUNNING, is_running
+from run.stopping import EXIT_INTERRUPTED, EXIT_STOPPED
 from sweeps.plan import Run
-from sweeps.state import LOCK_FILE, OUTPUT_FILE, Status, now, read_status, state_of_end
+from sweeps.state import Status, now, read_status, state_of_end
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARD = Path(__file__).with_name("guard.py")
@@ -75,7 +75,7 @@ def attempt(run: Run, share: Share, stop: Callable[[], bool] = lambda: False) ->
     if share.stop_asked():
         return EXIT_STOPPED
     run.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.folder / LOCK_FILE, timeout=_PATIENCE):
+    with FileLock(run.folder / SWEEP_LOCK_FILE, timeout=_PATIENCE):
         _wait_until_left(run.folder)
         status = status_of(run)
         if not state_files(run.folder):

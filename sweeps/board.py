@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from run_state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
+from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
 from sweeps.attempt import status_of
 from sweeps.plan import Run
 from sweeps.state import PLANNED, STATES, Status, last_row

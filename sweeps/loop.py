@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from run_state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
-from stopping import EXIT_USER_ERROR
+from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
+from run.stopping import EXIT_USER_ERROR
 from sweeps.attempt import Share, attempt, status_of
 from sweeps.plan import Run
 from sweeps.state import PLANNED

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from run_state import RUNNING
+from run.state import RUNNING
 from sweeps.attempt import ROOT, Share, attempt, status_of
 from sweeps.loop import Outcome
 from sweeps.plan import Run, Sweep

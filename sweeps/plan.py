@@ -19,14 +19,14 @@ from typing import Any
 
 import yaml
 
+from d4rl_envs.tasks import ALIASES
 from data import dataset_path
-from envs.tasks import ALIASES, TASKS, get_task
-from get_args import CONFIG_FILE, FLAGS, parse_args
+from get_args import FLAGS, LOGGING, Settings, parse_args
 from logger import method_name
-from setting_checks import check_settings, check_value
-from settings import LOGGING, Settings
+from run.files import CONFIG_FILE, STATUS_FILE
+from run.setting_checks import check_settings, check_value
 from sweeps.published import METHOD_FLAGS, TASK_FLAGS
-from sweeps.state import STATUS_FILE
+from tasks import TASKS, get_task
 from utils import UserError, json_object
 
 # fields of the file, and what they hold

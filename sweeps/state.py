@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from get_args import CONFIG_FILE
-from logger import SWEEP_FILES
-from run_state import (
+from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE, SWEEP_LOCK_FILE
+from run.state import (
     DIVERGED,
     FAILED,
     FINISHED,
@@ -30,10 +29,9 @@ from run_state import (
     is_running,
     run_state,
 )
-from stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED
+from run.stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED
 from utils import atomic_write, json_object
 
-STATUS_FILE, OUTPUT_FILE, LOCK_FILE = SWEEP_FILES
 PLANNED = "planned"
 STATES = (PLANNED, RUNNING, FINISHED, STOPPED, FAILED, KILLED, DIVERGED)
 
@@ -119,13 +117,13 @@ def now() -> str:
 
 def at_work(folder: Path) -> bool:
     """Whether a process works on a run, or a sweep is about to start one."""
-    return is_locked(folder / LOCK_FILE) or is_running(folder)
+    return is_locked(folder / SWEEP_LOCK_FILE) or is_running(folder)
 
 
 def last_row(folder: Path) -> dict[str, Any]:
     """The newest row of metrics.jsonl, with the newest evaluation's score; {} without any."""
     try:
-        with (folder / "metrics.jsonl").open("rb") as file:
+        with (folder / METRICS_FILE).open("rb") as file:
             # rows are some kilobytes; evaluations are in every tenth by default
             file.seek(max(0, file.seek(0, 2) - 65536))
             lines = file.read().splitlines()

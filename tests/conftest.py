@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from envs import tasks
+import tasks
 from tests.data_files import random_arrays, write
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from envs.tasks import Task
-from trajectory_split import GYM_FAMILIES
+from offline_data.split import GYM_FAMILIES
+from tasks import Task
 
 
 def random_arrays(task: Task, rows: int, seed: int, ends: float = 0.2) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from functools import cache
 
 import mujoco
 
-from envs.parity import Episode, Probe, episodes, load_arrays, probes
+from d4rl_envs.parity import Episode, Probe, episodes, load_arrays, probes
 from tests.conftest import GOLDEN, SHARED
 
 # tasks with a recording, by family

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from run_state import FINISHED, LOCK_FILE
+from run.files import LOCK_FILE
+from run.state import FINISHED
 from tests.test_plot import make_run
 
 METHODS: dict[str, dict[str, object]] = {

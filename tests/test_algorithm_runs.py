@@ -7,10 +7,9 @@ import subprocess
 
 import pytest
 
-from get_args import parse_args
+from get_args import RL_ALGORITHMS, parse_args
 from logger import method_name
-from rl_gradients import ALGORITHMS
-from setting_checks import check_settings
+from run.setting_checks import check_settings
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "scripts" / "algorithms.sh"
@@ -52,7 +51,7 @@ def test_every_method_of_the_page_can_run(call):
         assert settings.run_dir.endswith(f"{settings.env}/{name}/seed7")
         assert f"`{name}`" in PAGE or f"| {name} |" in PAGE
         algorithms.add(settings.rl_algo)
-    assert algorithms == set(ALGORITHMS)
+    assert algorithms == set(RL_ALGORITHMS)
 
 
 def test_what_is_finished_is_left_out_and_what_failed_is_not(call):

@@ -18,13 +18,13 @@ from benchmarks import (
     measuring,
 )
 from benchmarks.plain import PlainTD3
-from decision_transformer.dropout import Dropout
-from decision_transformer.linear import linear
-from decision_transformer.policy import clamp_action
-from envs.tasks import get_task
+from fast_cpu.dropout import Dropout
+from fast_cpu.linear import linear
+from get_args import Settings
 from replay_buffer import ReplayBuffer
-from settings import Settings
+from tasks import get_task
 from trainer import Trainer
+from trajectories import clamp_action
 
 TINY = ["--embed_dim", "16", "--n_layer", "2", "--n_head", "2", "--device", "cpu"]
 UPDATE = {"critic_ms", "actor_ms", "batch_ms", "tflops", "share_of_matmul"}

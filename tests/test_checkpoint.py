@@ -10,12 +10,13 @@ import sys
 import pytest
 import torch
 
-import checkpoint as checkpoint_module
 import main as main_module
-from checkpoint import BEST, FOLDER, load_checkpoint, state_files
-from get_args import parse_args
 from main import EXIT_DIVERGED, EXIT_STOPPED, Experiment, main
-from stopping import StopSignal
+from run import checkpoint as checkpoint_module
+from run.checkpoint import load_checkpoint, read_file, state_files, write_verified
+from run.files import BEST_FILE, CHECKPOINT_FOLDER
+from run.resume import read_settings
+from run.stopping import StopSignal
 from tests.conftest import ROOT
 from tests.tiny_runs import (
     DETERMINISTIC,
@@ -28,7 +29,6 @@ from tests.tiny_runs import (
 )
 from trainer import Trainer
 from utils import UserError
-from verified_file import read_file, write_verified
 
 pytestmark = pytest.mark.usefixtures("short_horizons")
 
@@ -91,7 +91,7 @@ def test_flags_given_to_a_resumed_run_take_effect(data_dir, tmp_path):
     run_dir = tmp_path / "run"
     assert stopped_run(data_dir, run_dir, *FLAGS, "--max_online_iters", "2", ticks=13) == 75
     changed = "--actor_rl_coeff 0.7 --critic_learning_rate 0.125 --weight_decay 0.25 --grad_clip 0"
-    settings = parse_args(["--resume", str(run_dir), *changed.split(), "--learning_rate", "0"])
+    settings = read_settings(["--resume", str(run_dir), *changed.split(), "--learning_rate", "0"])
     trainer = Experiment(settings).trainer
     assert trainer.tick > 0 and trainer.actor_updates > 0
     assert (trainer.rl_coeff, trainer.sup_coeff) == (0.7, 1.0)
@@ -125,7 +125,7 @@ def test_newest_stay_and_the_best_is_beside_them(data_dir, tmp_path):
     assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "1") == 0
     names = [path.name for path in state_files(tmp_path / "run")]
     assert names == ["000005-online-5.pt", "000004-online-4.pt", "000003-online-3.pt"]
-    best = read_file(tmp_path / "run" / FOLDER / BEST, "cpu")
+    best = read_file(tmp_path / "run" / CHECKPOINT_FOLDER / BEST_FILE, "cpu")
     scores = [row.get("evaluation/normalized_score", -1e9) for row in metrics_of(tmp_path / "run")]
     assert best["evaluation"]["evaluation/normalized_score"] == max(scores)
 
@@ -142,7 +142,7 @@ def test_interval_between_checkpoints(data_dir, tmp_path):
 def test_collected_trajectories_are_written_once(data_dir, tmp_path):
     flags = [*FLAGS, "--max_online_iters", "4", "--minimum_sapairs_per_iter", "60"]
     assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "2") == 0
-    names = sorted(path.name for path in (tmp_path / "run" / FOLDER).glob("rows-*.pt"))
+    names = sorted(path.name for path in (tmp_path / "run" / CHECKPOINT_FOLDER).glob("rows-*.pt"))
     assert names == ["rows-000000-000006.pt", "rows-000006-000012.pt"]
     offline = load_checkpoint(tmp_path / "run", "cpu")
     assert [sum(part["lengths"]) for part in offline["collected"]] == [150, 150]
@@ -152,7 +152,7 @@ def test_collected_trajectories_are_written_once(data_dir, tmp_path):
 def test_trajectories_that_left_the_buffer_leave_the_disk(data_dir, tmp_path):
     flags = [*FLAGS, "--max_online_iters", "30", "--replay_size", "2", "--eval_interval", "100"]
     assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "1") == 0
-    assert len(list((tmp_path / "run" / FOLDER).glob("rows-*.pt"))) < 15
+    assert len(list((tmp_path / "run" / CHECKPOINT_FOLDER).glob("rows-*.pt"))) < 15
     assert main(["--resume", str(tmp_path / "run"), "--max_online_iters", "31"]) == 0
 
 
@@ -243,7 +243,7 @@ def test_full_disk_keeps_the_last_checkpoint(data_dir, tmp_path, capsys, monkeyp
     assert run(data_dir, tmp_path / "run", *flags) == 0
     assert "no checkpoint" in capsys.readouterr().out
     assert [path.name for path in state_files(tmp_path / "run")] == ["000000-pretrain-1.pt"]
-    assert not list((tmp_path / "run" / FOLDER).glob(".*"))
+    assert not list((tmp_path / "run" / CHECKPOINT_FOLDER).glob(".*"))
     monkeypatch.undo()
 
 
@@ -286,7 +286,7 @@ def test_divergence_before_the_first_checkpoint(data_dir, tmp_path, capsys, monk
 def test_what_a_kill_left_half_written_is_removed_and_told(data_dir, tmp_path, caplog):
     flags = [*FLAGS, "--max_online_iters", "2"]
     assert run(data_dir, tmp_path / "run", *flags) == 0
-    part = tmp_path / "run" / FOLDER / ".000009-online-9.pt.77.part"
+    part = tmp_path / "run" / CHECKPOINT_FOLDER / ".000009-online-9.pt.77.part"
     part.write_bytes(b"half")
     assert main(["--resume", str(tmp_path / "run"), "--max_online_iters", "3"]) == 0
     assert not part.exists()

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoint import load_checkpoint, state_files
+from build_networks import make_actor
 from collecting import GuidedPolicy, JumpStart, return_to_ask_for, steps_of_guide
 from evaluation import RolloutSettings, rollout
-from networks import make_actor
-from settings import Settings
+from get_args import Settings
+from run.checkpoint import load_checkpoint, state_files
 from tests.documented_metrics import documented_metrics
 from tests.tiny_runs import DETERMINISTIC, metrics_of, run, same_weights
 from tests.toy_problem import SMALL, STEPS, TASK, TwoSteps, regret, train

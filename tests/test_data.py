@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dataset_rows
 from data import dataset_path, load_dataset
-from envs.tasks import get_task
+from offline_data import rows as dataset_rows
+from tasks import get_task
 from tests.conftest import SHARED, shared_file
 from tests.data_files import random_arrays, split_by_loop, write
 from utils import UserError

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from envs.tasks import get_task
 from scripts.compare_datasets import statistics
+from tasks import get_task
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, write
 

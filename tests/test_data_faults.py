@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data import load_dataset
-from dataset_rows import environment_named
-from envs.tasks import TASKS, get_task
+from offline_data.rows import environment_named
+from tasks import TASKS, get_task
 from tests.data_files import random_arrays, write
 from utils import UserError
 

@@ -1,7 +1,5 @@
 """Generated datasets: the published recipes, determinism, and real samples of the same recipe."""
 
-import sys
-
 import h5py
 import mujoco
 import numpy as np
@@ -9,18 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from d4rl_envs.maze2d import MAZES, cells
+from d4rl_envs.registration import make
 from data import load_dataset
-from envs.maze2d import MAZES, cells
-from envs.registration import make
-from envs.tasks import TASKS, get_task
-from tests.conftest import ROOT, shared_file
-
-sys.path.append(str(ROOT / "data"))
-
-import blocks
-import generate
-from maze_planner import ANT_MOVES, BALL_MOVES, GridPlanner
-from maze_recipe import BallDriver
+from data_sources import blocks, generate
+from data_sources.maze_planner import ANT_MOVES, BALL_MOVES, GridPlanner
+from data_sources.maze_recipe import BallDriver
+from tasks import TASKS, get_task
+from tests.conftest import shared_file
 
 
 def made(tmp_path, name, steps, seed=0):

@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import sys
 import zipfile
 from unittest.mock import Mock
 
@@ -10,19 +9,16 @@ import h5py
 import numpy as np
 import pytest
 
+from d4rl_envs.antmaze import GOAL_RADIUS, MAZES, AntMazeEnv
+from d4rl_envs.registration import make
 from data import load_dataset
-from envs.antmaze import GOAL_RADIUS, MAZES, AntMazeEnv
-from envs.registration import make
-from envs.tasks import TASKS, get_task
-from tests.conftest import ROOT, shared_file
+from data_sources import command as dataset_command
+from data_sources import generate
+from data_sources.behaviour_policy import AntPolicy, HandPolicy
+from data_sources.episodes import AntWalker
+from tasks import TASKS, get_task
+from tests.conftest import shared_file
 from utils import UserError
-
-sys.path.append(str(ROOT / "data"))
-
-import dataset_command
-import generate
-from behaviour_policy import AntPolicy, HandPolicy
-from episodes import AntWalker
 
 PEN, UMAZE = get_task("pen-expert-v1"), get_task("antmaze-umaze-v2")
 

@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -12,24 +11,20 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from checkpoint import rng_state
+import tasks
+from d4rl_envs.registration import make
 from data import load_dataset
-from envs import tasks
-from envs.registration import make
-from envs.tasks import get_task
-from tests.conftest import ROOT, shared_file
+from data_sources import command as dataset_command
+from data_sources import generate
+from run.checkpoint import rng_state, write_verified
+from tasks import get_task
+from tests.conftest import shared_file
 from utils import UserError, seed_everything
-from verified_file import write_verified
-
-sys.path.append(str(ROOT / "data"))
-
-import dataset_command
-import generate
 
 pytest.importorskip("stable_baselines3")
 
-import sac_training
-from sac_training import SacTraining
+from data_sources import sac_training
+from data_sources.sac_training import SacTraining
 
 SCRIPT = "download_gym_datasets.py"
 MEDIUM, REPLAY = "hopper-medium-v2", "hopper-medium-replay-v2"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from envs.tasks import TASKS
-from settings import Settings
+from get_args import Settings
+from tasks import TASKS
 from tests.test_decision_mlp import random_batch
 from trainer import Trainer
 

@@ -7,10 +7,10 @@ import torch
 
 from critic import Critic
 from decision_transformer import DecisionMLP
-from envs.tasks import TASKS
-from replay_buffer import Batch
-from settings import Settings
+from get_args import Settings
+from tasks import TASKS
 from trainer import Trainer
+from trajectories import Batch
 
 B, K, OBS, ACT = 5, 3, 4, 2
 TASK = TASKS["maze2d-umaze-v1"]

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import GPT2Model
 
-from decision_transformer import DecisionTransformer, TransformerSize, acting_twin
+from decision_transformer import DecisionTransformer, TransformerSize
 from decision_transformer.gpt2 import GPT2Decoder
-from decision_transformer.linear import packed
 from decision_transformer.policy import TanhGaussian
+from fast_cpu import acting_twin
+from fast_cpu.linear import packed
 from tests.conftest import GOLDEN
 from tests.golden_weights import golden_weights, load_policy
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from envs.tasks import TASKS
-from replay_buffer import Batch
-from settings import Settings
+from get_args import Settings
+from tasks import TASKS
 from trainer import Trainer
+from trajectories import Batch
 
 OBS, ACT, B, K = 4, 2, 6, 5
 DEVICE = torch.device("meta")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-import device_tuning
-from device_tuning import keep_freed_memory, product_error, tune_device, use_fast_products
-from envs.tasks import TASKS
+from build_networks import make_actor, slow_copy
+from fast_cpu import device_tuning
+from fast_cpu.device_tuning import keep_freed_memory, product_error, tune_device, use_fast_products
+from get_args import Settings
 from main import main
-from networks import make_actor, slow_copy
-from settings import Settings
+from tasks import TASKS
 
 CPU = torch.device("cpu")
 

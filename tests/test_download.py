@@ -1,19 +1,14 @@
 """Downloads against a server on this machine that misbehaves in every way a server can."""
 
 import re
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from data_sources import fetch
 from utils import UserError
-
-sys.path.append(str(ROOT / "data"))
-
-import fetch
 
 CONTENT = bytes(i * 7 % 251 for i in range(700_000))
 

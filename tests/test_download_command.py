@@ -11,13 +11,10 @@ import h5py
 import pytest
 
 from data import load_dataset
-from envs.tasks import TASKS, get_task
+from data_sources import command as dataset_command
+from tasks import TASKS, get_task
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, write
-
-sys.path.append(str(ROOT / "data"))
-
-import dataset_command
 
 SCRIPTS = {
     "download_d4rl_basic.py": "maze2d",
@@ -36,10 +33,10 @@ def run(script, *options, folder=None):
 
 
 def test_every_task_belongs_to_one_script():
-    assert {task.spec.script for task in TASKS.values()} == set(SCRIPTS)
+    assert {task.script for task in TASKS.values()} == set(SCRIPTS)
     for script, families in SCRIPTS.items():
         assert (ROOT / "data" / script).is_file()
-        own = {task.family for task in TASKS.values() if task.spec.script == script}
+        own = {task.family for task in TASKS.values() if task.script == script}
         assert own == set(families.split())
 
 
@@ -66,7 +63,7 @@ def test_help_lists_the_datasets(script, capsys):
     assert end.value.code == 0
     text = "".join(capsys.readouterr().out.split())
     for task in TASKS.values():
-        assert (task.name in text) == (task.spec.script == script)
+        assert (task.name in text) == (task.script == script)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import envs
+import d4rl_envs
+from d4rl_envs.locomotion import HopperEnv
+from d4rl_envs.maze2d import Maze2dEnv
+from d4rl_envs.vector import NOT_FINITE, UNSTABLE
 from data import load_dataset
 from decision_transformer import Deterministic
-from envs.locomotion import HopperEnv
-from envs.maze2d import Maze2dEnv
-from envs.tasks import TASKS, get_task
-from envs.vector import NOT_FINITE, UNSTABLE
 from evaluation import (
     collect_episodes,
     collection_metrics,
@@ -24,6 +23,7 @@ from evaluation import (
     rollout,
 )
 from replay_buffer import ReplayBuffer
+from tasks import TASKS, get_task
 from tests.data_files import random_arrays, write
 from tests.test_evaluation import actor_for, settings_for
 from tests.tiny_runs import DETERMINISTIC, metrics_of, refusal, run
@@ -34,8 +34,8 @@ CHEETAH = replace(get_task("halfcheetah-medium-v2"), horizon=12)
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch):
-    monkeypatch.setattr("envs.vector._logged", set())
-    monkeypatch.setattr("envs.base._logged", set())
+    monkeypatch.setattr("d4rl_envs.vector._logged", set())
+    monkeypatch.setattr("d4rl_envs.base._logged", set())
 
 
 def raising(error):
@@ -79,7 +79,7 @@ def spoil(env, step, act):
 
 
 def vector_of(task=CHEETAH, step=None, act=None, which=1):
-    vector = envs.make_vector(task, [5, 6, 7])
+    vector = d4rl_envs.make_vector(task, [5, 6, 7])
     if act is not None:
         spoil(vector.envs[which], step, act)
     return vector
@@ -202,7 +202,7 @@ def test_each_kind_is_told_once(caplog):
     spoil(vector.envs[2], 6, exploding)
     play(vector)
     assert vector.faults == {"ValueError": 2, UNSTABLE: 1}
-    told = [r.getMessage() for r in caplog.records if r.name == "envs.vector"]
+    told = [r.getMessage() for r in caplog.records if r.name == "d4rl_envs.vector"]
     assert len(told) == 2
     assert "ValueError: bad pose" in told[0]
     assert UNSTABLE in told[1]

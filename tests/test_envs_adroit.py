@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import envs
-from envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, adroit_model
-from envs.physics import NULL_ROTATION
-from envs.rotations import euler_from_matrix, quat_from_euler
-from envs.tasks import get_task
+import d4rl_envs
+from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, adroit_model
+from d4rl_envs.physics import NULL_ROTATION
+from d4rl_envs.rotations import euler_from_matrix, quat_from_euler
+from tasks import get_task
 
 ENVS = {env.name: env() for env in (PenEnv, HammerEnv, DoorEnv, RelocateEnv)}
 
@@ -67,7 +67,7 @@ def test_reset_distribution(name, read, low, high):
 @pytest.mark.parametrize(("name", "needed"), [("pen", 20), ("door", 25)])
 def test_success_counts_steps_with_the_goal_achieved(name, needed, monkeypatch):
     task = get_task(f"{name}-human-v1")
-    vector = envs.make_vector(task, [0, 1])
+    vector = d4rl_envs.make_vector(task, [0, 1])
     vector.reset()
     monkeypatch.setattr(vector.envs[1], "reward", lambda: (1.0, True))
     action = np.zeros((2, task.act_dim))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import envs
-from envs.antmaze import MAZES, AntMazeEnv, positions
-from envs.tasks import get_task
+import d4rl_envs
+from d4rl_envs.antmaze import MAZES, AntMazeEnv, positions
+from tasks import get_task
 from utils import UserError
 
 GOAL_CELLS = {"umaze": (0, 8), "medium": (20, 20), "large": (32, 24)}
@@ -39,7 +39,7 @@ def test_reset_distribution(layout):
 
 def test_success_is_kept_until_the_next_reset():
     task = get_task("antmaze-umaze-v2")
-    vector = envs.make_vector(task, [0, 1])
+    vector = d4rl_envs.make_vector(task, [0, 1])
     vector.reset()
     np.testing.assert_array_equal(vector.success(), [False, False])
     env = vector.envs[1]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import envs
-from envs.adroit import AdroitEnv
-from envs.parity import open_loop, restore, single_steps
-from envs.tasks import get_task
+import d4rl_envs
+from d4rl_envs.adroit import AdroitEnv
+from d4rl_envs.parity import open_loop, restore, single_steps
+from tasks import get_task
 from tests.env_golden import RECORDED, model_differences, recorded_episodes, recorded_probes
 
 TASKS = [task for tasks in RECORDED.values() for task in tasks]
@@ -35,10 +35,10 @@ def family(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_model_constants(task):
     # only models that are to be rendered keep the geoms of the Adroit hand's skin
-    env = envs.make(get_task(task), "rgb_array")
+    env = d4rl_envs.make(get_task(task), "rgb_array")
     restore(env, recorded_episodes(task)[0].start)  # resets move some bodies and sites
     if family(task) == "antmaze":
-        env = envs.make(get_task(task))  # without the goal's marker
+        env = d4rl_envs.make(get_task(task))  # without the goal's marker
     differences = model_differences(env, task)
     assert len(differences) > 40
     exempt = EXEMPT.get(family(task), set())
@@ -48,7 +48,7 @@ def test_model_constants(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_start(task):
-    env = envs.make(get_task(task))
+    env = d4rl_envs.make(get_task(task))
     for episode in recorded_episodes(task):
         restore(env, episode.start)
         env.set_state(*episode.start.state[:2])  # the warm start follows from the forward pass
@@ -58,7 +58,7 @@ def test_start(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_single_steps(task):
-    env = envs.make(get_task(task))
+    env = d4rl_envs.make(get_task(task))
     bound = STEP_BOUNDS.get(family(task), 1e-9)
     for episode in recorded_episodes(task):
         differences = single_steps(env, episode)
@@ -69,7 +69,7 @@ def test_single_steps(task):
 
 @pytest.mark.parametrize("task", [task for task in TASKS if family(task) in OPEN_LOOP_BOUNDS])
 def test_open_loop(task):
-    env = envs.make(get_task(task))
+    env = d4rl_envs.make(get_task(task))
     bound = OPEN_LOOP_BOUNDS[family(task)]
     for episode in recorded_episodes(task):
         differences = open_loop(env, episode)
@@ -80,7 +80,7 @@ def test_open_loop(task):
 
 @pytest.mark.parametrize("task", PROBED)
 def test_probes(task):
-    env = envs.make(get_task(task))
+    env = d4rl_envs.make(get_task(task))
     bound = STEP_BOUNDS.get(family(task), 1e-9)
     sparse = family(task) in ("maze2d", "antmaze")
     for probe in recorded_probes(task):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import envs
-from envs.base import check_engine
-from envs.registration import ENTRY_POINTS
-from envs.tasks import FAMILIES, TASKS, get_task
+import d4rl_envs
+from d4rl_envs.base import check_engine
+from d4rl_envs.registration import ENTRY_POINTS
+from d4rl_envs.tasks import FAMILIES
+from tasks import TASKS, get_task
 from tests.env_golden import RECORDED
 from utils import UserError
 
@@ -73,7 +74,7 @@ def test_faults():
     "name", ["hopper-medium-v2", "maze2d-umaze-v1", "antmaze-umaze-v2", "hammer-human-v1"]
 )
 def test_rendering(name):
-    vector = envs.make_vector(get_task(name), [0], "rgb_array")
+    vector = d4rl_envs.make_vector(get_task(name), [0], "rgb_array")
     vector.reset()
     try:
         first = vector.render()

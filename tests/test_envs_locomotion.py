@@ -7,9 +7,9 @@ import mujoco
 import numpy as np
 import pytest
 
-import envs
-from envs.physics import capsules_as_cylinders
-from envs.tasks import get_task
+import d4rl_envs
+from d4rl_envs.physics import capsules_as_cylinders
+from tasks import get_task
 from tests.conftest import ROOT
 from utils import UserError
 
@@ -17,7 +17,7 @@ TASKS = ["hopper-medium-v2", "halfcheetah-medium-v2", "walker2d-medium-v2", "ant
 
 
 def make(name):
-    return envs.make(get_task(name))
+    return d4rl_envs.make(get_task(name))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -111,7 +111,7 @@ def test_ant_reward_uses_lagged_torso_position():
 
 def test_unstable_physics_ends_the_episode_without_a_log_file(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("envs.base._logged", set())
+    monkeypatch.setattr("d4rl_envs.base._logged", set())
     env = make("halfcheetah-medium-v2")
     env.reset(seed=0)
     env.qvel[3] = 1e12

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import envs
-from envs.maze2d import MAZES, Maze2dEnv, cells
-from envs.tasks import get_task
+import d4rl_envs
+from d4rl_envs.maze2d import MAZES, Maze2dEnv, cells
+from tasks import get_task
 from utils import UserError
 
 ENVS = {layout: Maze2dEnv(layout) for layout in MAZES}
@@ -60,7 +60,7 @@ def test_properties(layout, seed, actions):
 
 
 def test_wall_holds_the_ball():
-    env = envs.make(get_task("maze2d-umaze-v1"))
+    env = d4rl_envs.make(get_task("maze2d-umaze-v1"))
     env.reset(seed=0)
     env.set_state(np.array([1.0, 2.0]), np.zeros(2))
     for _ in range(300):

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-import envs
-from envs.tasks import get_task
+import d4rl_envs
+from tasks import get_task
 from tests.conftest import shared_file
 
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -37,7 +37,7 @@ def dataset(name):
 def test_single_steps(name, typical, worst):
     task = get_task(name)
     obs, actions, _, ends = dataset(name)
-    env = envs.make(task)
+    env = d4rl_envs.make(task)
     env.reset(seed=0)
     hidden = HIDDEN.get(task.family, 0)
     nq, nv = env.model.nq, env.model.nv
@@ -71,7 +71,7 @@ def test_whole_expert_episodes(family, moved, site, columns, achieving):
     """Their first observation tells where the reset put the object; then all steps follow."""
     task = get_task(f"{family}-expert-v1")
     obs, actions, rewards, ends = dataset(task.name)
-    env = envs.make(task)
+    env = d4rl_envs.make(task)
     for start in (np.flatnonzero(ends)[:5] + 1).tolist():
         env.reset(seed=0)
         position = env.model.body(moved).pos

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-import envs
+import d4rl_envs
 from benchmarks import bench_envs
-from envs.tasks import get_task
 from scripts import adroit_expert_scores, env_parity_table
+from tasks import get_task
 from tests.conftest import GOLDEN, shared_file
 from tests.env_golden import RECORDED
 from tests.test_data_policies import hand_arrays, save
@@ -57,7 +57,7 @@ def test_expert_scores_of_any_policies(monkeypatch, capsys, tmp_path):
     policy = adroit_expert_scores.HandPolicy(tmp_path / "door.npz", task)
     returns = []
     for seed in (5, 6):
-        env = envs.make(task)
+        env = d4rl_envs.make(task)
         obs, _ = env.reset(seed=seed)
         total = 0.0
         for _ in range(task.horizon):

@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-import envs
-from envs.tasks import get_task
+import d4rl_envs
+from tasks import get_task
 from utils import UserError
 
 TASKS = ["hopper-medium-v2", "ant-random-v2", "maze2d-umaze-v1"]
@@ -17,7 +17,7 @@ TASKS = ["hopper-medium-v2", "ant-random-v2", "maze2d-umaze-v1"]
 def test_equals_single_environments(name):
     task = get_task(name)
     seeds = [3, 4, 5]
-    vector = envs.make_vector(task, seeds)
+    vector = d4rl_envs.make_vector(task, seeds)
     singles = [gymnasium.make(name, disable_env_checker=True) for _ in seeds]
     expected = [env.reset(seed=seed)[0] for env, seed in zip(singles, seeds, strict=True)]
     np.testing.assert_array_equal(vector.reset(), expected)
@@ -32,7 +32,7 @@ def test_equals_single_environments(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_shapes_and_types(name):
     task = get_task(name)
-    vector = envs.make_vector(task, range(3))
+    vector = d4rl_envs.make_vector(task, range(3))
     assert vector.num_envs == 3
     vector.reset()
     indices = np.array([2, 0])
@@ -46,7 +46,7 @@ def test_shapes_and_types(name):
 
 def test_indices_leave_the_others_alone():
     task = get_task("hopper-medium-v2")
-    together, apart = (envs.make_vector(task, [0, 1]) for _ in range(2))
+    together, apart = (d4rl_envs.make_vector(task, [0, 1]) for _ in range(2))
     together.reset()
     apart.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (6, 2, 3))
@@ -59,7 +59,7 @@ def test_indices_leave_the_others_alone():
 
 def test_horizon_truncates_each_environment_by_its_own_count():
     task = get_task("maze2d-open-v0")
-    vector = envs.make_vector(task, [0, 1])
+    vector = d4rl_envs.make_vector(task, [0, 1])
     vector.reset()
     action = np.zeros((2, 2))
     for _ in range(10):
@@ -72,11 +72,11 @@ def test_horizon_truncates_each_environment_by_its_own_count():
 
 def test_generators_resume_exactly():
     task = get_task("hopper-medium-v2")
-    vector = envs.make_vector(task, [7, 8])
+    vector = d4rl_envs.make_vector(task, [7, 8])
     vector.reset()
     saved = json.loads(json.dumps(vector.rng_states()))
     expected = [vector.reset(), vector.reset()]
-    resumed = envs.make_vector(task, [0, 0])
+    resumed = d4rl_envs.make_vector(task, [0, 0])
     resumed.set_rng_states(saved)
     for want in expected:
         np.testing.assert_array_equal(resumed.reset(), want)
@@ -84,7 +84,7 @@ def test_generators_resume_exactly():
 
 def test_faults():
     task = get_task("hopper-medium-v2")
-    vector = envs.make_vector(task, [0])
+    vector = d4rl_envs.make_vector(task, [0])
     vector.reset()
     with pytest.raises(UserError, match=r"\(1, 3\) is needed"):
         vector.step(np.zeros((1, 4)))
@@ -97,4 +97,4 @@ def test_faults():
     with pytest.raises(UserError, match="rgb_array"):
         vector.render()
     with pytest.raises(UserError, match="render_mode"):
-        envs.make_vector(task, [0], "human")
+        d4rl_envs.make_vector(task, [0], "human")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import envs
+import d4rl_envs
+from d4rl_envs.tasks import Family
 from decision_transformer import DecisionTransformer, TransformerSize
 from delayedreward import delay_rewards
-from envs.tasks import TASKS, Family, Task
 from evaluation import (
     RolloutSettings,
     collection_metrics,
@@ -18,6 +18,7 @@ from evaluation import (
     mean_action,
     rollout,
 )
+from tasks import TASKS, Task
 from tests.conftest import GOLDEN
 from tests.golden_weights import golden_weights, load_policy
 
@@ -52,9 +53,9 @@ class LinearEnvs:
 
 @pytest.fixture
 def linear_task(monkeypatch):
-    family = Family(5, 2, 0.0, 1.0, rtg_scale=0.1)
-    monkeypatch.setitem(envs.tasks.FAMILIES, "linear", family)
-    return Task("linear-v0", "linear", 9, 0.0, 1.0, 0, 0.0, "")
+    family = Family(5, 2, 0.0, 1.0)
+    monkeypatch.setitem(d4rl_envs.tasks.FAMILIES, "linear", family)
+    return Task("linear-v0", "linear", 9, 0.0, 1.0, 0, 0.0, "", rtg_scale=0.1)
 
 
 @pytest.mark.parametrize("stochastic", [0, 1])
@@ -63,7 +64,7 @@ def test_rollout_equals_golden(stochastic, linear_task):
     model = DecisionTransformer(5, 2, SMALL, stochastic=bool(stochastic)).eval()
     load_policy(model, golden_weights(data, "weights"))
     assert data["max_ep_len"] == linear_task.horizon
-    assert data["reward_scale"] == linear_task.spec.rtg_scale
+    assert data["reward_scale"] == linear_task.rtg_scale
     context = int(data["eval_context_length"])
     settings = RolloutSettings(linear_task, context, data["state_mean"], data["state_std"])
     episodes = rollout(model, LinearEnvs(data), settings, float(data["target_return"]))
@@ -107,7 +108,7 @@ def test_rollouts_are_reproducible_and_go_on():
     actor, settings = actor_for(task), settings_for(task)
 
     def returns():
-        vector = envs.make_vector(task, [3, 4])
+        vector = d4rl_envs.make_vector(task, [3, 4])
         first = rollout(actor, vector, settings, 60.0)
         second = rollout(actor, vector, settings, 60.0)
         return [e.trajectory.observations for e in first + second]
@@ -121,9 +122,9 @@ def test_rollouts_are_reproducible_and_go_on():
 def test_delayed_reward_pays_the_same_return():
     task = replace(TASKS["hopper-medium-v2"], horizon=40)
     actor = actor_for(task)
-    (plain,) = rollout(actor, envs.make_vector(task, [0]), settings_for(task), 0.0)
+    (plain,) = rollout(actor, d4rl_envs.make_vector(task, [0]), settings_for(task), 0.0)
     delayed_settings = settings_for(task, delayed_reward=5)
-    (delayed,) = rollout(actor, envs.make_vector(task, [0]), delayed_settings, 0.0)
+    (delayed,) = rollout(actor, d4rl_envs.make_vector(task, [0]), delayed_settings, 0.0)
     rewards = delayed.trajectory.rewards
     assert not rewards[:4].any()
     first = plain.trajectory.rewards[:5].sum()
@@ -140,7 +141,7 @@ def test_environments_delay_as_the_data_do(name):
 
     def play(**kwargs):
         step = iter(actions)
-        vector = envs.make_vector(task, [0, 1])
+        vector = d4rl_envs.make_vector(task, [0, 1])
         return rollout(
             actor_for(task), vector, settings_for(task, **kwargs), 0.0,
             lambda policy: (next(step)[: len(policy.mean)], None),
@@ -155,7 +156,9 @@ def test_environments_delay_as_the_data_do(name):
 
 def test_training_reward_and_score_are_kept_apart():
     task = replace(TASKS["hopper-medium-v2"], horizon=30)
-    episodes = rollout(actor_for(task), envs.make_vector(task, [0, 1]), settings_for(task), 0.0)
+    episodes = rollout(
+        actor_for(task), d4rl_envs.make_vector(task, [0, 1]), settings_for(task), 0.0
+    )
     metrics = evaluation_metrics(episodes, task)
     raw = float(np.mean([episode.raw_return for episode in episodes]))
     assert metrics["evaluation/raw_return_mean"] == pytest.approx(raw)

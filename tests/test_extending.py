@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rl_gradients import ALGORITHMS, RLGradient
-from settings import RL_ALGORITHMS
+from rl_gradients import RLGradient
 from tests import test_learning
 from tests.conftest import ROOT
 from tests.toy_problem import SMALL, train
@@ -20,17 +19,12 @@ PAGE = (ROOT / "docs" / "EXTENDING.md").read_text()
 
 @pytest.fixture
 def crr(monkeypatch):
-    """The algorithm of the page, in the table."""
+    """The algorithm of the page, as the module rl_gradients.crr."""
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     module = types.ModuleType("rl_gradients.crr")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code, "docs/EXTENDING.md", "exec"), module.__dict__)
-    monkeypatch.setitem(ALGORITHMS, "CRR", module.CRR)
     return module.CRR
-
-
-def test_the_table_and_the_choices_of_the_flag_agree():
-    assert tuple(ALGORITHMS) == RL_ALGORITHMS
 
 
 @pytest.mark.parametrize("stoc", [0, 1])

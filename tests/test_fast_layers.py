@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decision_transformer import TransformerSize
-from decision_transformer.dropout import Dropout, keep_noise
 from decision_transformer.gpt2 import SelfAttention
-from decision_transformer.linear import fusable, is_packed, linear, packed
+from fast_cpu.dropout import Dropout, keep_noise
+from fast_cpu.linear import fusable, is_packed, linear, packed
 
 
 def gradients_of(function, *inputs):

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-import scripts.fuzz_readers as fuzzer
-from scripts.fuzz_readers import KINDS, ROWS, damaged, fuzz, fuzz_apart
+from tests import fuzz_readers as fuzzer
+from tests.fuzz_readers import KINDS, ROWS, damaged, fuzz, fuzz_apart
 from utils import UserError
 
 

@@ -8,16 +8,17 @@ import shlex
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from get_args import FLAGS, flag_type, make_parser, parse_args, to_argv
+from get_args import FLAGS, Settings, flag_type, make_parser, parse_args, to_argv
+from run.resume import read_settings
+from run.setting_checks import check_settings, inside, notices
 from scripts.write_flag_docs import PATH, flag_docs
-from setting_checks import check_settings, inside, notices
-from settings import Settings
 from tests.conftest import GOLDEN, ROOT, shared_file
 from utils import UserError
 
@@ -118,16 +119,25 @@ def test_all_published_commands_are_there() -> None:
     assert len({" ".join(command) for command in commands}) == 35
 
 
-def readme_settings() -> list[Settings]:
-    """Settings of every command that the README tells, its tables of datasets applied."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    commands = [
-        shlex.split(line) for line in text.splitlines() if line.startswith("python main.py")
+COMMANDS, README = ROOT / "docs" / "COMMANDS.md", ROOT / "README.md"
+
+
+def commands_of(page: Path) -> list[Settings]:
+    """Settings of every main.py command on a page, as written; lines may end in a backslash."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = (line.strip() for line in text.splitlines())
+    return [
+        parse_args(shlex.split(line, comments=True)[2:])
+        for line in lines
+        if line.startswith("python main.py --env")
     ]
-    rows = [re.findall(r"`([a-z0-9-]+-v\d)`", line) for line in text.splitlines()]
+
+
+def documented_settings() -> list[Settings]:
+    """Settings of every command in docs/COMMANDS.md, for every dataset of its tables."""
+    rows = [re.findall(r"`([a-z0-9-]+-v\d)`", line) for line in COMMANDS.read_text().splitlines()]
     found = []
-    for command in commands:
-        settings = parse_args(command[2:])
+    for settings in commands_of(COMMANDS):
         row = next((row for row in rows if settings.env in row), [settings.env])
         for env in row:
             minimum = 1000 if "random" in env else settings.minimum_sapairs_per_iter
@@ -135,22 +145,33 @@ def readme_settings() -> list[Settings]:
     return found
 
 
-def test_readme_tells_the_published_commands() -> None:
+def test_commands_page_lists_the_published_commands() -> None:
     published = {parse_args(command) for command in published_commands()}
-    # the one published command that leaves the lower bound of collected steps out by mistake
+    # the one published command that omits the minimum of collected steps by mistake
     slip = [s for s in published if "random" in s.env and s.minimum_sapairs_per_iter == 0]
     assert [s.env for s in slip] == ["ant-random-v2"]
-    assert set(readme_settings()) == published - set(slip)
-    text = (ROOT / "README.md").read_text()
+    assert set(documented_settings()) == published - set(slip)
+    text = COMMANDS.read_text()
     assert f"`{ODT}`" in text and f"`{TD3}`" in text and "`--delayed_reward 5`" in text
 
 
-def test_readme_and_fidelity_name_files_that_exist() -> None:
-    for page in (ROOT / "README.md", ROOT / "docs" / "FIDELITY.md"):
-        names = re.findall(r"`([a-z_0-9/]+(?:\.py|/))`", page.read_text())
-        made_by_runs = {"checkpoints/", "tensorboard/", "wandb/", "videos/", "exp/make_run/"}
-        assert len(names) > 20
-        assert {name for name in names if not (ROOT / name).exists()} <= made_by_runs
+def test_readme_commands_are_published_commands() -> None:
+    settings = commands_of(README)
+    families = [each.env.split("-")[0] for each in settings]
+    assert families == ["maze2d", "hopper", "antmaze", "pen"]
+    assert set(settings) <= set(documented_settings())
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["CONTRIBUTING.md", "docs/COMMANDS.md", "docs/FIDELITY.md", "docs/QUICKSTART.md", "README.md"],
+)
+def test_files_named_on_a_page_exist(page: str) -> None:
+    names = re.findall(
+        r"`([a-z_0-9/]+(?:\.py|\.sh|\.ya?ml|\.txt|\.md|/))`", (ROOT / page).read_text()
+    )
+    made_by_users = {"checkpoints/", "tensorboard/", "wandb/", "videos/", "exp/make_run/", "site/"}
+    assert {name for name in names if not (ROOT / name).exists()} <= made_by_users
 
 
 @pytest.mark.parametrize("extra", ["", ODT, TD3, "--delayed_reward 5"])
@@ -425,7 +446,7 @@ def test_inside_agrees_with_comparison(value: float, low: float, width: float) -
 def test_resume_takes_recorded_settings_and_lets_flags_replace_them(tmp_path) -> None:
     recorded = parse_args(["--seed=3", "--K=7", "--env=pen-human-v1", "--suffix=-x"])
     (tmp_path / "config.json").write_text(json.dumps({"settings": asdict(recorded)}))
-    resumed = parse_args(["--resume", str(tmp_path), "--K", "20", "-wd", "0.5"])
+    resumed = read_settings(["--resume", str(tmp_path), "--K", "20", "-wd", "0.5"])
     folder = str(tmp_path)
     assert resumed == replace(recorded, K=20, weight_decay=0.5, resume=folder, run_dir=folder)
 
@@ -434,11 +455,11 @@ def test_resume_keeps_what_the_checkpoint_depends_on(tmp_path) -> None:
     recorded = {"settings": asdict(parse_args(["--embed_dim=64"]))}
     (tmp_path / "config.json").write_text(json.dumps(recorded))
     resume = ["--resume", str(tmp_path)]
-    assert parse_args([*resume, "--embed_dim=64"]).embed_dim == 64
+    assert read_settings([*resume, "--embed_dim=64"]).embed_dim == 64
     for change in ("--embed_dim=512", "--env=pen-human-v1", "--stoc=0", "--num_eval_episodes=3",
                    "--policy=mlp", "--actor_optimizer=adamw", "--jump_start_steps=3"):  # fmt: skip
         with pytest.raises(UserError, match=change.split("=")[0]):
-            parse_args([*resume, change])
+            read_settings([*resume, change])
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"settings": 3}', "{"])
@@ -446,7 +467,7 @@ def test_resume_without_settings_is_refused(tmp_path, content: str | None) -> No
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match="--resume"):
-        parse_args(["--resume", str(tmp_path)])
+        read_settings(["--resume", str(tmp_path)])
 
 
 def test_reading_the_command_line_starts_quickly_without_training_code() -> None:

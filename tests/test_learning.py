@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rl_gradients import ALGORITHMS
+from get_args import RL_ALGORITHMS
+from rl_gradients import algorithm_class
 from tests.toy_problem import SMALL, regret, train
 
 # what an algorithm needs beside the settings that all share
@@ -59,7 +60,7 @@ def test_imitation_stays_with_the_data(stoc):
 
 
 @pytest.mark.parametrize("sup_coeff", [0.0, 1.0])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RL_ALGORITHMS)
 def test_the_policy_approaches_the_optimum(algorithm, sup_coeff):
     assert learns(replace(SMALL, rl_algo=algorithm, **VARIANTS.get(algorithm, {})), sup_coeff)
 
@@ -69,9 +70,9 @@ def test_the_policy_approaches_the_optimum_by_rl_alone(name):
     assert learns(replace(SMALL, **MORE_VARIANTS[name]), sup_coeff=0.0)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RL_ALGORITHMS)
 def test_a_gradient_of_the_wrong_sign_is_noticed(algorithm, monkeypatch):
-    chosen = ALGORITHMS[algorithm]
+    chosen = algorithm_class(algorithm)
     monkeypatch.setattr(chosen, "actor_loss", turned(chosen.actor_loss))
     assert not learns(
         replace(SMALL, rl_algo=algorithm, **VARIANTS.get(algorithm, {})), sup_coeff=1.0

@@ -24,16 +24,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-import envs
-from envs import legacy, parity
-from envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv
-from envs.legacy import LegacyEnvVector, legacy_python
-from envs.legacy_worker import ProtocolError, decode_arrays, decode_header, encode, header_size
-from envs.tasks import FAMILIES, get_task
-from envs.vector import NOT_FINITE
+import d4rl_envs
+from d4rl_envs import legacy, parity
+from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv
+from d4rl_envs.legacy import LegacyEnvVector, legacy_python
+from d4rl_envs.legacy_worker import ProtocolError, decode_arrays, decode_header, encode, header_size
+from d4rl_envs.tasks import FAMILIES
+from d4rl_envs.vector import NOT_FINITE
 from get_args import parse_args
 from main import main
-from setting_checks import check_settings
+from run.setting_checks import check_settings
+from tasks import get_task
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, write
 from tests.tiny_runs import DETERMINISTIC, metrics_of, refusal, run, same_weights
@@ -264,7 +265,7 @@ class TestFaults:
 
     def test_an_environment_that_raises_ends_its_episode_only(self, vector, monkeypatch, caplog):
         monkeypatch.setenv("FAKE_LEGACY", "raise")
-        monkeypatch.setattr("envs.vector._logged", set())
+        monkeypatch.setattr("d4rl_envs.vector._logged", set())
         pool = vector()
         pool.reset()
         actions = np.array([[0.0, 0.0], [-1.0, -1.0], [-1.0, -1.0]])  # the last two become negative
@@ -333,8 +334,8 @@ class TestFaults:
 
     def test_the_process_ends_with_its_parent(self, fake):
         code = (
-            "import os, sys; from envs.legacy import LegacyEnvVector;"
-            "from envs.tasks import get_task;"
+            "import os, sys; from d4rl_envs.legacy import LegacyEnvVector;"
+            "from d4rl_envs.tasks import get_task;"
             "v = LegacyEnvVector(get_task('maze2d-umaze-v1'), [0], sys.argv[1]);"
             "print(v._worker._process.pid, flush=True); os.kill(os.getpid(), 9)"
         )
@@ -368,7 +369,7 @@ class TestCommandLine:
 
     @pytest.fixture(autouse=True)
     def short_horizon(self, monkeypatch):
-        monkeypatch.setitem(envs.tasks.TASKS, MAZE.name, MAZE)
+        monkeypatch.setitem(d4rl_envs.tasks.TASKS, MAZE.name, MAZE)
 
     def test_whole_run_and_resume(self, data_dir, tmp_path, fake):
         flags = [*DETERMINISTIC, "--env_backend", "d4rl", "--legacy_python", fake]
@@ -438,7 +439,7 @@ def test_true_engine_moves_alike(name):
     single, tenth = REAL[name]
     task = get_task(name)
     episode = parity.record(task, 40, seed=3)
-    env = envs.make(task)
+    env = d4rl_envs.make(task)
     steps = parity.single_steps(env, episode)
     assert steps.observation.max() <= single
     assert steps.reward.max() <= single
@@ -451,7 +452,7 @@ def test_true_engine_moves_alike(name):
 @real
 def test_true_engine_trains(tmp_path, monkeypatch):
     task = replace(HOPPER, horizon=25)
-    monkeypatch.setitem(envs.tasks.TASKS, task.name, task)
+    monkeypatch.setitem(d4rl_envs.tasks.TASKS, task.name, task)
     write(tmp_path / "hopper-medium-v2.hdf5", random_arrays(task, 200, seed=0))
     flags = [*DETERMINISTIC, "--env_backend", "d4rl", "--max_online_iters"]
     assert run(tmp_path, tmp_path / "whole", *flags, "2", env=task.name) == 0

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import logger as logger_module
-import run_record
-from get_args import parse_args
-from log_writers import MetricsFiles
+from get_args import Settings, parse_args
 from logger import Logger, create_run_dir, method_name
-from settings import Settings
+from run import config as run_record
+from run.resume import read_settings
+from run.writers import MetricsFiles
 from tests.documented_metrics import documented_metrics
 from utils import UserError
 
@@ -111,7 +111,7 @@ def test_config_is_complete_before_training_starts(tmp_path: Path) -> None:
     fingerprint = {"mean_normalized_score": np.float32(44.5), "rows": np.int64(3), "x": np.nan}
     Logger(tmp_path, replace(QUIET, seed=5), fingerprint)
     config = json.loads((tmp_path / "config.json").read_text())
-    assert parse_args([f"--resume={tmp_path}"]) == replace(
+    assert read_settings([f"--resume={tmp_path}"]) == replace(
         QUIET, seed=5, resume=str(tmp_path), run_dir=str(tmp_path)
     )
     assert config["method"] == "TD3+ODT"

@@ -12,14 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import actor_losses
-from actor_losses import action_distance_loss, supervised_loss
+import trainer as actor_losses
 from decision_transformer.policy import Deterministic, TanhGaussian
-from envs.tasks import TASKS
-from replay_buffer import Batch
-from rl_gradients import ALGORITHMS, awac, common, iql, on_policy, ppo, sac, td3
-from settings import Settings
-from trainer import Trainer
+from get_args import RL_ALGORITHMS, Settings
+from rl_gradients import algorithm_class, awac, common, iql, on_policy, ppo, sac, td3
+from tasks import TASKS
+from trainer import Trainer, action_distance_loss, supervised_loss
+from trajectories import Batch
 
 B, K, ACT = 3, 4, 2
 MASK = torch.tensor([[False, False, True, True], [True] * 4, [False, True, True, True]])
@@ -133,7 +132,7 @@ def draw(case, seed):
 
 
 def test_every_loss_has_a_case():
-    modules = {inspect.getmodule(algorithm) for algorithm in ALGORITHMS.values()}
+    modules = {inspect.getmodule(algorithm) for algorithm in map(algorithm_class, RL_ALGORITHMS)}
     found = {
         name
         for module in modules | {common, on_policy, actor_losses}
@@ -302,7 +301,7 @@ def weights_of(trainer):
     return [p.detach().clone() for net in nets for p in net.parameters()]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RL_ALGORITHMS)
 @pytest.mark.parametrize("garbage", [math.nan, math.inf])
 def test_padding_changes_no_update(algorithm, garbage):
     trained = []

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actor_losses import action_distance_loss, supervised_loss
 from decision_transformer.policy import Deterministic, TanhGaussian
 from rl_gradients import awac, common, iql, on_policy, ppo, sac, td3
 from tests.test_losses import log_normal, random_batch
+from trainer import action_distance_loss, supervised_loss
 
 
 def t(*values):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import load_checkpoint
-from envs import tasks
-from envs.registration import ENTRY_POINTS
+import tasks
+from d4rl_envs.registration import ENTRY_POINTS
 from main import EXIT_INTERRUPTED, main
+from run.checkpoint import load_checkpoint
+from run.video import VideoRecorder
 from tests.conftest import SHARED, shared_file
 from tests.data_files import random_arrays, write
 from tests.documented_metrics import documented_metrics
@@ -28,7 +29,6 @@ from tests.tiny_runs import (
     run,
     same_weights,
 )
-from video import VideoRecorder
 
 pytestmark = pytest.mark.usefixtures("short_horizons")
 

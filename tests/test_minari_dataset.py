@@ -10,8 +10,8 @@ import pytest
 from gymnasium import spaces
 
 from data import dataset_path, load_dataset
-from envs.tasks import get_task
-from minari_dataset import VERSION
+from offline_data.minari_store import VERSION
+from tasks import get_task
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, split_by_loop, write
 from utils import UserError

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from critic import EnsembleLinear
 from motivation.bandit import METHODS, Bandit, BanditSettings, History, offline_actions, reward
-from motivation.intervals import mean_interval, share_interval
 from motivation.motivation import conclusion, main, shares
+from reporting.intervals import mean_interval, share_interval
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")

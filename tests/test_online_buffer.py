@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from critic import Critic, CriticConfig
 from decision_transformer import DecisionTransformer, TransformerSize
 from evaluation import Episode
-from online_buffer import OnlineBuffer
+from get_args import Settings
 from replay_buffer import ReplayBuffer
 from rl_gradients import make_rl_gradient
 from rl_gradients.on_policy import OnPolicyGradient, td_lambda_returns
-from settings import Settings
+from rl_gradients.online_buffer import OnlineBuffer
 from tests.conftest import GOLDEN
 from tests.test_replay_buffer import ACT, OBS, dataset_of, episode
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data import dataset_path, load_dataset
-from envs.tasks import get_task
+from tasks import get_task
 from tests.data_files import random_arrays, split_by_loop, write
 from utils import UserError
 

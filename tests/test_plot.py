@@ -10,9 +10,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from get_args import Settings
 from logger import Logger
 from scripts.plot_learning_curve import SCORE, draw, main, mean_curve, read_curve, save
-from settings import Settings
 from tests.conftest import ROOT
 from utils import UserError
 

@@ -10,14 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from checkpoint import load_best, load_checkpoint
-from envs.tasks import TASKS, get_task
-from networks import make_actor
-from policy_file import Policy, load_policy, open_policy, policy_of_run, save_policy
-from settings import Settings
+from build_networks import make_actor
+from get_args import Settings
+from policy_export.policy import Policy, load_policy, open_policy, policy_of_run, save_policy
+from run.checkpoint import load_best, load_checkpoint, read_file, write_verified
+from tasks import TASKS, get_task
 from tests.tiny_runs import DETERMINISTIC, STOCHASTIC, metrics_of, run
 from utils import UserError
-from verified_file import read_file, write_verified
 
 HOPPER = get_task("hopper-medium-v2")
 SMALL = replace(Settings(), embed_dim=16, n_layer=2, n_head=2, K=6, eval_context_length=4, stoc=0)

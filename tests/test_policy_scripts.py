@@ -8,18 +8,18 @@ import sys
 import numpy as np
 import pytest
 
-from envs.maze2d import Maze2dEnv
-from envs.tasks import get_task
+from d4rl_envs.maze2d import Maze2dEnv
 from evaluation import Episode
-from policy_file import save_policy
-from replay_buffer import Trajectory
+from policy_export.policy import save_policy
 from scripts.evaluate import bootstrap_interval, play, summarise
 from scripts.evaluate import main as evaluate
 from scripts.export_policy import main as export
+from tasks import get_task
 from tests.conftest import ROOT
 from tests.test_env_faults import spoiling
 from tests.test_policy_file import SMALL, edit, policy_with
 from tests.tiny_runs import DETERMINISTIC, metrics_of, refusal, run
+from trajectories import Trajectory
 
 pytestmark = pytest.mark.usefixtures("short_horizons")
 MAZE = "maze2d-umaze-v1"

@@ -1,4 +1,4 @@
-"""One table of the published runs' flags: README, the shell sweeps and the table agree."""
+"""The published flags: pages, shell scripts and sweeps/published.txt agree."""
 
 import re
 import shlex
@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from envs.tasks import TASKS
-from get_args import parse_args
+from get_args import Settings, parse_args
 from logger import method_name
-from setting_checks import check_settings
-from settings import Settings
+from run.setting_checks import check_settings
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, SUITES, TASK_FLAGS
+from tasks import TASKS
 from tests.conftest import ROOT
-from tests.test_get_args import ODT, TD3, readme_settings
+from tests.test_get_args import COMMANDS, ODT, README, TD3, documented_settings
 
 
 def shell(suite: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,21 +40,43 @@ def test_table_has_every_task_of_the_benchmark_once() -> None:
     assert sorted(named) == sorted(TASKS) == sorted(TASK_FLAGS)
 
 
-def test_table_and_readme_are_the_same_commands() -> None:
-    assert {table_settings(task) for task in TASK_FLAGS} == set(readme_settings())
+def test_commands_page_and_table_list_the_same_commands() -> None:
+    assert {table_settings(task) for task in TASK_FLAGS} == set(documented_settings())
     assert shlex.join(METHOD_FLAGS["ODT"]) == ODT
     assert shlex.join(METHOD_FLAGS["TD3"]) == TD3
-    text = (ROOT / "README.md").read_text()
-    for name in ("DDPG+ODT", "TD3+BC", "IQL-MLP"):
-        row = name.replace("-MLP", r" \(with an MLP, as published\)").replace("+", r"\+")
-        (flags,) = re.findall(rf"^\| {row} \| `(.*)` \|$", text, flags=re.MULTILINE)
-        assert parse_args(shlex.split(flags)) == parse_args(METHOD_FLAGS[name])
 
 
-def test_shell_sweeps_and_readme_are_the_same_commands() -> None:
+def method_rows(text: str) -> dict[str, list[str]]:
+    """Flags by method, from a table with one method per row."""
+    rows = re.findall(r"^\| ([\w+]+)(?: \(.*\))? \| `(--.*)` \|$", text, flags=re.MULTILINE)
+    return {method: shlex.split(flags) for method, flags in rows}
+
+
+def test_flags_of_every_method_match_the_table() -> None:
+    text = COMMANDS.read_text().replace("\\\n", " ")
+    flags = method_rows(text)
+    blocks = re.findall(r"^(\S+).*:\n\n```text\n([^`]*)```", text, flags=re.MULTILINE)
+    flags |= {name: shlex.split(block) for name, block in blocks}
+    flags["IQL-MLP"] = flags.pop("IQL")
+    assert set(flags) == set(METHOD_FLAGS) - {"TD3+ODT"}
+    for name, words in flags.items():
+        assert parse_args(words) == parse_args(METHOD_FLAGS[name]), name
+
+
+def test_readme_baseline_flags_match_the_table() -> None:
+    flags = method_rows(README.read_text())
+    assert list(flags) == ["ODT", "TD3", "DDPG+ODT"]
+    for name, words in flags.items():
+        for task in ("hopper-medium-v2", "maze2d-umaze-v1", "antmaze-umaze-v2", "pen-human-v1"):
+            # appended to the TD3+ODT command: the last value of a flag counts
+            both = ["--env", task, "--seed", "16", *TASK_FLAGS[task], *METHOD_FLAGS["TD3+ODT"]]
+            assert parse_args([*both, *words]) == table_settings(task, name)
+
+
+def test_shell_scripts_and_commands_page_list_the_same_commands() -> None:
     printed = [settings for suite in SUITES for settings in shell_settings(suite)]
     assert len(printed) == len(TASKS)
-    assert set(printed) == set(readme_settings())
+    assert set(printed) == set(documented_settings())
 
 
 @pytest.mark.parametrize("method", METHOD_FLAGS)

@@ -16,7 +16,7 @@ from get_args import parse_args
 from logger import method_name
 from main import EXIT_INTERRUPTED, main
 from recurrent_critic import NUM_LAYERS, RecurrentCritic
-from setting_checks import notices
+from run.setting_checks import notices
 from tests.conftest import GOLDEN, ROOT
 from tests.golden_weights import golden_weights, load_critic
 from tests.tiny_runs import (

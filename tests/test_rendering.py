@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import envs
-import video
-from envs import rendering
-from envs.tasks import get_task
+import d4rl_envs
+from d4rl_envs import rendering
+from run import video
+from run.video import VideoRecorder, check_kind
+from tasks import get_task
 from tests.conftest import ROOT
 from utils import UserError
-from video import VideoRecorder, check_kind
 
 MAZE = get_task("maze2d-umaze-v1")
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")
@@ -57,12 +57,12 @@ def in_a_process(code, **variables):
 
 DRAW = """
 import envs
-from envs.tasks import get_task
+from d4rl_envs.tasks import get_task
 from utils import UserError
-vector = envs.make_vector(get_task("hopper-medium-v2"), [0], "rgb_array")
+vector = d4rl_envs.make_vector(get_task("hopper-medium-v2"), [0], "rgb_array")
 vector.reset()
 try:
-    print(vector.render().std() > 10, envs.rendering._context_class().__module__)
+    print(vector.render().std() > 10, d4rl_envs.rendering._context_class().__module__)
 except UserError as error:
     print("error:", error)
 """
@@ -72,9 +72,9 @@ PLAY = """
 from pathlib import Path
 import numpy as np
 import envs
-from envs.tasks import get_task
+from d4rl_envs.tasks import get_task
 from video import VideoRecorder
-vector = envs.make_vector(get_task("maze2d-umaze-v1"), [0], "rgb_array")
+vector = d4rl_envs.make_vector(get_task("maze2d-umaze-v1"), [0], "rgb_array")
 vector.reset()
 recorder = VideoRecorder(vector)
 for _ in range(80):
@@ -233,4 +233,4 @@ def test_kinds(monkeypatch, tmp_path):
 
 def test_vectors_without_pictures_say_so():
     with pytest.raises(UserError, match="do not render"):
-        envs.make_vector(MAZE, [0]).render()
+        d4rl_envs.make_vector(MAZE, [0]).render()

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import TrajectoryDataset
-from replay_buffer import Batch, ReplayBuffer, Trajectory, returns_to_go
+from replay_buffer import ReplayBuffer
 from tests.conftest import GOLDEN
+from trajectories import Batch, Trajectory, TrajectoryDataset, returns_to_go
 
 OBS, ACT = 3, 2
 

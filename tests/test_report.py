@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("rliable")
 pytest.importorskip("plotly")
 
-from run_state import DIVERGED, STOPPED
+from run.state import DIVERGED, STOPPED
 from scripts import report
 from tests.conftest import ROOT
 from tests.report_runs import ended, finished_run, settings, status

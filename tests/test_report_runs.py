@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from reporting.runs import Run, differing_flags, mixed_settings, read_run, read_runs, run_folders
-from run_state import DIVERGED, FAILED, FINISHED, KILLED, LOCK_FILE, RUNNING, STOPPED, UNFINISHED
+from run.files import LOCK_FILE
+from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED, UNFINISHED
 from tests.report_runs import ended, finished_run, settings, status
 from utils import UserError
 

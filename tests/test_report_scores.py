@@ -40,7 +40,7 @@ from reporting.scores import (
 )
 from reporting.style import order_methods, styles
 from reporting.tables import Cell, Table, format_score, number, to_csv, to_markdown
-from run_state import FINISHED, STOPPED
+from run.state import FINISHED, STOPPED
 from tests.conftest import shared_file
 
 FEW = Bootstrap(reps=50)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pickle_dataset import open_pickle
-from restricted_pickle import Array, load
+from offline_data.pickle_file import open_pickle
+from offline_data.restricted_pickle import Array, load
 from utils import UserError
 
 TYPES = ["<f4", ">f8", "<f2", "|b1", "|i1", "<i8", ">u2", "<u4"]

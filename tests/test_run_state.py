@@ -11,14 +11,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-import run_state as run_state_module
 from main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED, Experiment, main
-from run_state import (
+from run import state as run_state_module
+from run.files import LOCK_FILE
+from run.state import (
     DIVERGED,
     FAILED,
     FINISHED,
     KILLED,
-    LOCK_FILE,
     RUNNING,
     STOPPED,
     UNFINISHED,

@@ -12,11 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.tasks import TASKS
 from get_args import parse_args
 from scripts.sweep import main
 from sweeps.plan import read_sweep
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, TASK_FLAGS
+from tasks import TASKS
 from tests.conftest import ROOT, shared_file
 from tests.test_published import shell_settings, table_settings
 

@@ -15,16 +15,17 @@ import pytest
 from filelock import FileLock
 
 import sweeps.attempt as attempt_module
-from checkpoint import state_files
-from run_state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
+from run.checkpoint import state_files
+from run.files import LOCK_FILE, STATUS_FILE, SWEEP_LOCK_FILE
+from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
+from run.stopping import EXIT_STOPPED
 from scripts.sweep import main
-from stopping import EXIT_STOPPED
 from sweeps.attempt import Share, attempt, command_words, status_of
 from sweeps.board import Board
 from sweeps.loop import Here, run_all, to_do
 from sweeps.on_ray import _room
 from sweeps.plan import Run, Sweep, read_sweep
-from sweeps.state import LOCK_FILE, PLANNED, STATUS_FILE, Status, last_row, read_status
+from sweeps.state import PLANNED, Status, last_row, read_status
 from tests.conftest import ROOT
 from tests.test_sweep_plan import write_sweep
 from tests.tiny_runs import metrics_of, same_weights
@@ -184,7 +185,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(attempt_module, "_PATIENCE", 0.3)
     run.folder.mkdir(parents=True)
     (run.folder / "precious").touch()
-    for name in (LOCK_FILE, "run.lock"):
+    for name in (SWEEP_LOCK_FILE, LOCK_FILE):
         with FileLock(run.folder / name), pytest.raises(OSError):
             attempt(run, SHARE)
         assert (run.folder / "precious").exists()
@@ -239,7 +240,7 @@ def test_status_of_a_run_that_nobody_watches_any_more(tmp_path) -> None:
     assert read_status(run.folder) is None
     Status(run.sweep, run.task, run.method, run.seed, RUNNING, attempts=1).write(run.folder)
     assert status_of(run).state == KILLED
-    with FileLock(run.folder / LOCK_FILE):
+    with FileLock(run.folder / SWEEP_LOCK_FILE):
         assert status_of(run).state == RUNNING
         assert to_do((run,)) == []
     (run.folder / "config.json").write_text('{"outcome": "finished"}')
@@ -288,7 +289,7 @@ def test_board_in_a_terminal(tmp_path, monkeypatch) -> None:
         '"evaluation/normalized_score": 7.25}\n'
     )
     console = rich_console.Console(width=120)
-    with FileLock(runs[1].folder / LOCK_FILE), console.capture() as captured:
+    with FileLock(runs[1].folder / SWEEP_LOCK_FILE), console.capture() as captured:
         console.print(Board("small", runs)._table())
     lines = captured.get().splitlines()
     assert lines[0] == "small: 3 waiting, 1 running, 0 done"

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from envs.tasks import TASKS, get_task
+from tasks import TASKS, get_task
 from tests.conftest import SHARED
 from utils import UserError
 
@@ -27,10 +27,10 @@ def test_table_equals_the_facts():
         assert task.ref_min_score == float(row["ref_min_score"])
         assert task.ref_max_score == float(row["ref_max_score"])
         divisor, shift = _TRANSFORMS[row["training_reward"]]
-        assert (task.spec.reward_divisor, task.spec.reward_shift) == (divisor, shift)
-        assert task.spec.rtg_scale == float(row["rtg_scale"])
-        assert task.spec.critic_layernorm == bool(int(row["critic_layernorm"]))
-        assert task.spec.online_budget == int(row["online_transition_budget"])
+        assert (task.reward_divisor, task.reward_shift) == (divisor, shift)
+        assert task.rtg_scale == float(row["rtg_scale"])
+        assert task.critic_layernorm == bool(int(row["critic_layernorm"]))
+        assert task.online_budget == int(row["online_transition_budget"])
         assert task.published_steps == int(row["published_steps"])
         assert task.published_score == float(row["published_mean_normalised_return"])
         assert task.url == row["d4rl_dataset_url"]

@@ -11,21 +11,20 @@ import torch
 import trainer as trainer_module
 from critic import Critic, CriticConfig
 from decision_transformer import DecisionTransformer, TransformerSize
-from envs.tasks import TASKS
-from replay_buffer import Batch
-from rl_gradients import ALGORITHMS
-from settings import Settings
+from get_args import RL_ALGORITHMS, Settings
+from run.training_log import RunningMeans
+from tasks import TASKS
 from tests.conftest import GOLDEN
 from tests.golden_weights import golden_critic_state, golden_weights, load_critic, load_policy
 from trainer import Trainer
-from training_log import RunningMeans
+from trajectories import Batch
 
 OBS, ACT = 5, 2
 FILES = {path.stem: path for path in sorted(GOLDEN.glob("update_*.npz"))}
 KNOWN = [
     stem
     for stem, path in FILES.items()
-    if json.loads(np.load(path)["settings"].item())["algo"] in ALGORITHMS
+    if json.loads(np.load(path)["settings"].item())["algo"] in RL_ALGORITHMS
 ]
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from run.checkpoint import SEAL_SIZE, read_file, write_verified
 from utils import UserError
-from verified_file import SEAL_SIZE, read_file, write_verified
 
 WEIGHTS = torch.arange(500.0)
 STATE: dict[str, Any] = {"weights": WEIGHTS, "name": "hopper", "numbers": [1, 2.5, None]}

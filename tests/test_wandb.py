@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 
 import logger as logger_module
-from get_args import FLAGS, parse_args
-from log_writers import InBackground
+from get_args import FLAGS, Settings, parse_args
 from logger import Logger
-from settings import Settings
+from run.wandb_writer import _GROUPS, STEP, tags
+from run.writers import InBackground
 from tests.conftest import ROOT
 from tests.documented_metrics import documented_metrics
 from tests.tiny_runs import DETERMINISTIC, TINY, metrics_of, same_weights
 from tests.wandb_files import of_kind, records
-from wandb_writer import _GROUPS, STEP, tags
 
 QUIET = replace(Settings(), log_to_tb=False)
 SESSIONS = """

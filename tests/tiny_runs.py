@@ -6,8 +6,8 @@ import shlex
 import pytest
 import torch
 
-from checkpoint import load_checkpoint
 from main import Experiment, main
+from run.checkpoint import load_checkpoint
 
 TINY = shlex.split(
     "--device cpu --embed_dim 16 --n_layer 2 --n_head 2 --batch_size 8 --log_to_tb 0 "

@@ -12,14 +12,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from envs.tasks import TASKS
 from evaluation import RolloutSettings, exploring_action, rollout
-from online_buffer import OnlineBuffer
-from replay_buffer import ReplayBuffer, Trajectory
+from get_args import Settings
+from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
-from settings import Settings
+from rl_gradients.online_buffer import OnlineBuffer
+from tasks import TASKS
 from tests.test_replay_buffer import dataset_of
 from trainer import Trainer
+from trajectories import Trajectory
 
 STEPS = 2
 OPTIMUM = np.array([[0.3, -0.3], [-0.3, 0.3]])

@@ -1,0 +1,108 @@
+"""The networks that the settings describe, and the actor's optimiser."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from critic import Critic, CriticConfig
+from decision_transformer import Actor, DecisionMLP, DecisionTransformer, TransformerSize
+from get_args import Settings
+from lamb import Lamb
+from recurrent_critic import RecurrentCritic
+from rl_gradients import RLGradient
+from tasks import Task
+
+Module = TypeVar("Module", bound=nn.Module)
+
+# global gradient norm: what the trainer clips to with --grad_clip 1, and what LAMB itself does
+GRADIENT_CLIP, LAMB_GRADIENT_BOUND = 0.25, 1.0
+
+
+def make_actor(settings: Settings, task: Task) -> Actor:
+    """The policy that the settings describe."""
+    autocast_dtype = torch.bfloat16 if settings.precision == "bf16" else None
+    if settings.policy == "mlp":
+        return DecisionMLP(
+            task.obs_dim,
+            task.act_dim,
+            width=settings.embed_dim,
+            depth=settings.n_layer,
+            activation=settings.activation_function,
+            stochastic=bool(settings.stoc),
+            autocast_dtype=autocast_dtype,
+        )
+    size = TransformerSize(
+        embed_dim=settings.embed_dim,
+        n_layer=settings.n_layer,
+        n_head=settings.n_head,
+        activation=settings.activation_function,
+        dropout=settings.dropout,
+    )
+    return DecisionTransformer(
+        task.obs_dim,
+        task.act_dim,
+        size,
+        stochastic=bool(settings.stoc),
+        ordering=bool(settings.ordering),
+        dtype=autocast_dtype or torch.float32,
+    )
+
+
+def slow_copy(module: Module) -> Module:
+    """A copy for slow updates: no gradient, dropout off; not compiled."""
+    return copy.deepcopy(module).requires_grad_(False).eval()
+
+
+def replay_as_cuda_graphs(*actors: Actor) -> None:
+    """Compile policies in place; forward and backward passes are replayed as CUDA graphs."""
+    for actor in actors:
+        actor.compile(mode="reduce-overhead", fullgraph=True)
+
+
+def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimizer:
+    """LAMB, or AdamW where `--actor_optimizer adamw` asks for it."""
+    if settings.actor_optimizer == "adamw":
+        return torch.optim.AdamW(
+            actor.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            foreach=True,
+        )
+    # a gradient that the trainer has clipped is below LAMB's own bound: no need to look
+    bound = 0.0 if settings.grad_clip else LAMB_GRADIENT_BOUND
+    return Lamb(
+        actor.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=bound,
+    )
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore moments and step counts; learning rate, decay and the like stay as they are."""
+    own = [{k: v for k, v in group.items() if k != "step"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, own, strict=True):
+        group.update(options)
+
+
+def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:
+    """The critics that the algorithm needs, with LayerNorm where the family has it by default."""
+    default = task.critic_layernorm
+    normalize = {1: True, -1: False}.get(settings.override_layernorm, default)
+    config = CriticConfig(
+        activation=settings.critic_activation,
+        normalization=settings.critic_normalization if normalize else None,
+        time_aware=settings.critic_time_aware,
+        time_dim=settings.critic_time_dim,
+    )
+    make: Callable[..., Critic] = Critic
+    if settings.recurrent:
+        make = partial(RecurrentCritic, arch=settings.arch)
+    return make(task.obs_dim, task.act_dim, config, num_q=algorithm.num_q, with_v=algorithm.with_v)

@@ -1,0 +1,116 @@
+"""AntMaze as in D4RL: the ant walks through a maze of blocks to a goal drawn near one cell.
+
+A maze is a string of rows parted by "/": # block, O free, R where the ant starts, G goal. Cells are
+4 m wide, x runs along columns and y along rows, and R is the origin. Play and diverse tasks differ
+in their data only.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from d4rl_envs.errors import UserError
+from d4rl_envs.locomotion import LocomotionEnv
+from d4rl_envs.maze2d import cells
+
+MAZES = {
+    "umaze": "#####/#ROO#/###O#/#GOO#/#####",
+    "medium": "########/#RO##OO#/#OO#OOO#/##OOO###/#OO#OOO#/#O#OO#O#/#OOO#OG#/########",
+    "large": (
+        "############/#ROOO#OOOOO#/#O##O#O#O#O#/#OOOOOO#OOO#/#O####O###O#/#OO#O#OOOOO#/"
+        "##O#O#O#O###/#OO#OOO#OGO#/############"
+    ),
+}
+SCALE = 4.0  # m per cell
+GOAL_RADIUS = 0.5  # m
+TORQUE = 30.0  # N m at an action of 1
+
+
+def positions(maze: str, kinds: str) -> np.ndarray:
+    """The (x, y) in m of the centres of every cell of these kinds, row by row: (n, 2)."""
+    return SCALE * (cells(maze, kinds) - cells(maze, "R"))[:, ::-1]
+
+
+class AntMazeEnv(LocomotionEnv):
+    """Reward 1 and the end of the episode within 0.5 m of the goal, else 0.
+
+    Observations are all positions and velocities; the goal, drawn anew by every reset, is not
+    among them. Falling over ends nothing.
+
+    Args:
+        layout: A key of `MAZES`.
+    """
+
+    xml = "ant.xml"
+    steps_per_action = 5
+    camera = "overview"
+
+    def __init__(self, layout: str, render_mode: str | None = None) -> None:
+        if layout not in MAZES:
+            raise UserError(f"antmaze layout {layout!r}: unknown; there are {', '.join(MAZES)}")
+        self.maze = MAZES[layout]
+        self.goal_cell = positions(self.maze, "G")[0]
+        self.goal = self.goal_cell
+        self._reached = False
+        self.goal_marker = render_mode is not None
+        super().__init__(render_mode)
+
+    def edit(self, spec: mujoco.MjSpec) -> None:
+        """D4RL's maze ant: weaker, commanded by torque, softer contacts, among blocks."""
+        spec.option.timestep = 0.02
+        for motor in spec.actuators:
+            motor.gear[0] = 1.0
+            motor.ctrlrange = (-TORQUE, TORQUE)
+        walls = positions(self.maze, "#")
+        for (row, column), (x, y) in zip(cells(self.maze, "#"), walls, strict=True):
+            block = spec.worldbody.add_geom()
+            block.name = f"block_{row}_{column}"
+            block.type = mujoco.mjtGeom.mjGEOM_BOX
+            block.size = (SCALE / 2, SCALE / 2, 1.0)
+            block.pos = (x, y, 1.0)
+            block.conaffinity = 1
+            block.rgba = (0.4, 0.4, 0.4, 1.0)
+        for geom in spec.geoms:
+            geom.solimp = (0.8, 0.8, 0.01, 0.5, 2.0)
+        low, high = walls.min(axis=0), walls.max(axis=0)
+        overview = spec.worldbody.add_camera()
+        overview.name = "overview"
+        overview.pos = (*(low + high) / 2, 1.4 * (high - low).max())
+        if self.goal_marker:
+            marker = spec.worldbody.add_site()
+            marker.name = "goal"
+            marker.pos = (*self.goal_cell, 0.5)
+            marker.size = (GOAL_RADIUS, GOAL_RADIUS, GOAL_RADIUS)
+            marker.rgba = (0.9, 0.2, 0.2, 1.0)
+
+    @staticmethod
+    def obs_size(model: mujoco.MjModel) -> int:
+        return model.nq + model.nv
+
+    @property
+    def success(self) -> bool:
+        """Whether the goal has been reached in this episode."""
+        return self._reached
+
+    def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
+        if goal is not None:
+            self.goal = goal
+
+    def reset_state(self) -> None:
+        super().reset_state()
+        noise = self.np_random.uniform(0, 1, 2) + self.np_random.uniform(0, 0.5, 2)
+        self.goal = np.maximum(0.0, self.goal_cell + noise)
+        self._reached = False
+        if self.goal_marker:
+            self.model.site("goal").pos[:2] = self.goal
+
+    def observation(self) -> np.ndarray:
+        return np.concatenate((self.qpos, self.qvel))
+
+    def advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        self.simulate(TORQUE * action)
+        dx, dy = (self.qpos[:2] - self.goal).tolist()
+        at_goal = dx * dx + dy * dy <= GOAL_RADIUS**2
+        self._reached = self._reached or at_goal
+        return self.observation(), float(at_goal), self.diverged or at_goal

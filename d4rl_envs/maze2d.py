@@ -1,0 +1,127 @@
+"""Maze2d as in D4RL: a force-driven ball in a planar maze, rewarded near the goal cell.
+
+A maze is a string of rows parted by "/": # wall, O free, G goal. Cell (row, column) has its
+centre at qpos = (row, column); the world's origin lies 1.2 before that of qpos.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from d4rl_envs.base import MujocoEnv
+from d4rl_envs.errors import UserError
+from d4rl_envs.physics import planar_ball_weight
+
+MAZES = {
+    "open": "#######/#OOOOO#/#OOGOO#/#OOOOO#/#######",
+    "umaze": "#####/#GOO#/###O#/#OOO#/#####",
+    "medium": "########/#OO##OO#/#OO#OOO#/##OOO###/#OO#OOO#/#O#OO#O#/#OOO#OG#/########",
+    "large": (
+        "############/#OOOO#OOOOO#/#O##O#O#O#O#/#OOOOOO#OOO#/#O####O###O#/#OO#O#OOOOO#/"
+        "##O#O#O#O###/#OO#OOO#OGO#/############"
+    ),
+}
+ORIGIN = 1.2
+BALL_RADIUS = 0.1
+WALL_HALF_WIDTH = 0.5
+MAX_SPEED = 5.0
+GOAL_RADIUS = 0.5
+_STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_VEL)
+
+
+def cells(maze: str, kinds: str) -> np.ndarray:
+    """The (row, column) of every cell of these kinds, row by row: (n, 2) int."""
+    grid = np.array([list(row) for row in maze.split("/")])
+    return np.argwhere(np.isin(grid, list(kinds)))
+
+
+def maze_mjcf(maze: str) -> str:
+    """The MuJoCo model of a maze: a frictionless ball on two sliders among boxes."""
+    walls = "".join(
+        f'<geom name="wall_{row}_{column}" class="wall" pos="{row + 1} {column + 1} 0"/>'
+        for row, column in cells(maze, "#")
+    )
+    goal_row, goal_column = cells(maze, "G")[0]
+    rows, columns = len(maze.split("/")), len(maze.split("/")[0])
+    return f"""
+    <mujoco model="maze2d">
+      <compiler inertiafromgeom="true" angle="radian"/>
+      <option timestep="0.01" gravity="0 0 0" iterations="20" integrator="Euler"/>
+      <default>
+        <joint type="slide" damping="1" limited="false"/>
+        <geom condim="1" friction="0.5 0.1 0.1" margin="0.002"/>
+        <motor ctrllimited="true" ctrlrange="-1 1" gear="100"/>
+        <default class="wall">
+          <geom type="box" size="{WALL_HALF_WIDTH} {WALL_HALF_WIDTH} 0.2"
+                contype="2" conaffinity="1" rgba="0.5 0.35 0.25 1"/>
+        </default>
+      </default>
+      <worldbody>
+        <light dir="0 0 -1" directional="true"/>
+        <geom name="ground" type="plane" size="40 40 0.25" pos="0 0 -0.1"
+              contype="1" conaffinity="0" rgba="0.9 0.9 0.9 1"/>
+        {walls}
+        <site pos="{goal_row + ORIGIN} {goal_column + ORIGIN} 0" size="0.2" rgba="0.9 0.2 0.2 1"/>
+        <camera name="overview" pos="{rows / 2 + 0.5} {columns / 2 + 0.5} {1.4 * columns}"
+                xyaxes="0 1 0 -1 0 0"/>
+        <body name="particle" pos="{ORIGIN} {ORIGIN} 0">
+          <geom name="particle_geom" type="sphere" size="{BALL_RADIUS}"
+                contype="1" conaffinity="1" rgba="0.1 0.3 0.9 1"/>
+          <joint name="ball_x" axis="1 0 0"/>
+          <joint name="ball_y" axis="0 1 0"/>
+        </body>
+      </worldbody>
+      <actuator><motor joint="ball_x"/><motor joint="ball_y"/></actuator>
+    </mujoco>"""
+
+
+class Maze2dEnv(MujocoEnv):
+    """Reward 1 within 0.5 of the goal cell's centre, else 0; never ends.
+
+    Args:
+        layout: A key of `MAZES`.
+    """
+
+    camera = "overview"
+
+    def __init__(self, layout: str, render_mode: str | None = None) -> None:
+        if layout not in MAZES:
+            raise UserError(f"maze2d layout {layout!r}: unknown; there are {', '.join(MAZES)}")
+        maze = MAZES[layout]
+        model = mujoco.MjModel.from_xml_string(maze_mjcf(maze))
+        planar_ball_weight(model, "particle")
+        super().__init__(model, 1, 4, render_mode)
+        # the goal cell may be drawn as a start too, and comes after the free ones
+        self.starts = np.concatenate((cells(maze, "O"), cells(maze, "G"))).astype(float)
+        self.goal = cells(maze, "G")[0].astype(float)
+        self._goal_x, self._goal_y = self.goal.tolist()
+
+    def reset_state(self) -> None:
+        start = self.starts[self.np_random.integers(len(self.starts))]
+        noise = self.np_random.uniform(-0.1, 0.1, 2)
+        self.set_state(start + noise, 0.1 * self.np_random.standard_normal(2))
+
+    def observation(self) -> np.ndarray:
+        return np.concatenate((self.qpos, self.qvel))
+
+    def advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """One step. D4RL limits the velocity and runs a forward pass before it.
+
+        That pass repeats the step's own first half and renews the solver's warm start, which
+        matters only while the ball touches a wall: the ground neither moves nor slows it.
+        """
+        vx, vy = self.qvel.tolist()
+        if not (-MAX_SPEED <= vx <= MAX_SPEED and -MAX_SPEED <= vy <= MAX_SPEED):
+            np.clip(self.qvel, -MAX_SPEED, MAX_SPEED, out=self.qvel)
+        mujoco.mj_step1(self.model, self.data)
+        if self.data.ncon > 1:
+            mujoco.mj_forwardSkip(self.model, self.data, _STAGE_VEL, 1)
+            self.warmstart[:] = self.data.qacc
+        self.ctrl[:] = action
+        mujoco.mj_step2(self.model, self.data)
+        self.note_divergence()
+        obs = self.observation()
+        x, y = self.qpos.tolist()
+        near = (x - self._goal_x) ** 2 + (y - self._goal_y) ** 2 <= GOAL_RADIUS**2
+        return obs, float(near), self.diverged

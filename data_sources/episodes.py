@@ -1,0 +1,130 @@
+"""Recipes that run episode after episode: random actions, Adroit experts, the ant in its maze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from d4rl_envs.antmaze import GOAL_RADIUS, SCALE, AntMazeEnv, positions
+from d4rl_envs.base import MujocoEnv
+from d4rl_envs.maze2d import cells
+from data_sources.behaviour_policy import AntPolicy, HandPolicy
+from data_sources.blocks import Block, block_sizes, empty_block
+from data_sources.maze_planner import ANT_MOVES, Cell, GridPlanner
+from tasks import Task
+
+ANT_ACTION_NOISE = 0.2
+# waypoints lie up to this many metres beyond their cell's centre, drawn anew at every step
+ANT_WAYPOINT_NOISE = 1.0
+
+
+class Actor:
+    """Who acts in an environment."""
+
+    def begin(self, obs: np.ndarray) -> np.ndarray:
+        """Prepare for an episode that starts with `obs`; the observation it really starts with."""
+        return obs
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """An action (act_dim,) in [-1, 1] for an observation (obs_dim,)."""
+        raise NotImplementedError
+
+    def arrived(self, obs: np.ndarray) -> bool:
+        """Whether the actor wants no more of this episode."""
+        return False
+
+
+class RandomActor(Actor):
+    """Uniformly random actions."""
+
+    def __init__(self, task: Task, rng: np.random.Generator) -> None:
+        self._rng, self._size = rng, task.act_dim
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        return self._rng.uniform(-1.0, 1.0, self._size)
+
+
+class HandActor(Actor):
+    """Samples of an Adroit expert."""
+
+    def __init__(self, policy: HandPolicy, rng: np.random.Generator) -> None:
+        self._policy, self._rng = policy, rng
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        return self._policy.sample(obs, self._rng)
+
+
+class AntWalker(Actor):
+    """The goal-reaching ant under a planner that shows it the way cell by cell.
+
+    In the diverse tasks every episode starts in a random cell and heads for a random one, in the
+    others it goes from the start to the goal of the task.
+
+    Attributes:
+        goal: (2,) where this episode is heading, in m.
+    """
+
+    def __init__(
+        self, task: Task, env: AntMazeEnv, policy: AntPolicy, rng: np.random.Generator
+    ) -> None:
+        self._env, self._policy, self._rng = env, policy, rng
+        self._planner = GridPlanner(env.maze, ANT_MOVES)
+        self._free = positions(env.maze, "ROG")
+        self._start_cell = cells(env.maze, "R")[0]
+        self._diverse = "diverse" in task.name
+
+    def begin(self, obs: np.ndarray) -> np.ndarray:
+        self.goal = self._env.goal
+        if not self._diverse:
+            return obs
+        qpos, qvel = self._env.qpos.copy(), self._env.qvel.copy()
+        start, goal = self._free[self._rng.integers(len(self._free), size=2)]
+        qpos[:2] += start
+        self._env.set_state(qpos, qvel)
+        # as far off the cell's centre as the environment draws its own goals
+        self.goal = goal + self._rng.uniform(0, 1, 2) + self._rng.uniform(0, 0.5, 2)
+        return self._env.observation()
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        here, goal_cell = self._cell(obs[:2]), self._cell(self.goal)
+        next_cell = self._planner.route(here, goal_cell)[0]
+        waypoint = self.goal
+        if next_cell != goal_cell:
+            centre = SCALE * (np.array(next_cell) - self._start_cell)[::-1]
+            waypoint = centre + self._rng.uniform(0, ANT_WAYPOINT_NOISE, 2)
+        action = self._policy.sample(obs, waypoint - obs[:2], self._rng)
+        return action + ANT_ACTION_NOISE * self._rng.standard_normal(action.shape)
+
+    def arrived(self, obs: np.ndarray) -> bool:
+        return self._diverse and bool(np.linalg.norm(obs[:2] - self.goal) <= GOAL_RADIUS)
+
+    def _cell(self, xy: np.ndarray) -> Cell:
+        """(row, column) of the cell whose centre was passed last, coming from the origin."""
+        column, row = np.floor(np.maximum(xy, 0.0) / SCALE).astype(int).tolist()
+        return int(row + self._start_cell[0]), int(column + self._start_cell[1])
+
+
+def episode_rows(
+    task: Task, env: MujocoEnv, actor: Actor, steps: int, seed: int
+) -> Iterator[Block]:
+    """The rows of episode after episode; the last one may be unfinished."""
+    obs = actor.begin(env.reset(seed=seed)[0])
+    elapsed = 0
+    for size in block_sizes(steps):
+        block = empty_block(task, size)
+        for row in range(size):
+            block["observations"][row] = obs
+            block["actions"][row] = np.clip(actor.act(obs), -1.0, 1.0)
+            # the action as stored
+            obs, reward, terminated = env.advance(block["actions"][row].astype(np.float64))
+            elapsed += 1
+            ended = terminated or elapsed == task.horizon or actor.arrived(obs)
+            block["rewards"][row], block["terminals"][row] = reward, terminated
+            block["timeouts"][row] = ended and not terminated
+            if "next_observations" in block:
+                block["next_observations"][row] = obs
+            if ended:
+                obs = actor.begin(env.reset()[0])
+                elapsed = 0
+        yield block

@@ -1,0 +1,259 @@
+"""Trained policies in a folder of their own, with all that acting needs and nothing else.
+
+A policy's folder holds
+
+    policy.safetensors    the weights of the network, float32, by their names in it
+    policy.json           everything else:
+        format_version    1
+        task              name, obs_dim, act_dim, horizon (steps), reward_divisor, reward_shift,
+                          rtg_scale
+        settings          sizes and kind of the network; K, eval_context_length (steps),
+                          eval_rtg (training units), delayed_reward
+        state_mean, state_std   (obs_dim,) for normalising observations
+        weights_sha256    of policy.safetensors
+        origin            the run: method, seed, phase, iterations, transitions
+        scores            metrics of the run's last evaluation and its place in the run, or null
+        versions          of the packages that wrote it
+
+To act: observations become (obs - state_mean) / state_std, return-to-go starts at eval_rtg x
+rtg_scale and falls by (raw reward / reward_divisor + reward_shift) x rtg_scale at each step, and
+the policy sees the last eval_context_length steps. Reading a policy executes nothing that is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from decision_transformer import Actor
+from evaluation import RolloutSettings
+from get_args import Settings
+from policy_export.checks import (
+    ACTING_SETTINGS,
+    MODEL_SETTINGS,
+    checked_actor,
+    checked_moments,
+    checked_settings,
+    checked_task,
+    task_facts,
+)
+from run.checkpoint import load_best, load_checkpoint
+from run.config import package_versions, plain
+from run.files import CONFIG_FILE, METRICS_FILE
+from tasks import Task, get_task
+from utils import UserError, atomic_write, json_object
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, POLICY_FILE = "policy.safetensors", "policy.json"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy that is ready to act.
+
+    Attributes:
+        actor: In evaluation mode.
+        task: What it was trained for.
+        settings: Of the run; those that policy.json lists mean something, the others do not.
+        state_mean, state_std: (obs_dim,) float64.
+        record: JSON-able facts about where it comes from: "origin", "scores", "versions".
+    """
+
+    actor: Actor
+    task: Task
+    settings: Settings
+    state_mean: np.ndarray
+    state_std: np.ndarray
+    record: dict[str, Any]
+
+    def rollout_settings(self, context_length: int | None = None) -> RolloutSettings:
+        """How it acts, by default with the context length it was evaluated with.
+
+        Raises:
+            UserError: a context that training never saw.
+        """
+        length = self.settings.eval_context_length if context_length is None else context_length
+        if not 1 <= length <= self.settings.K:
+            raise UserError(
+                f"a context of {length} steps: this policy was trained with contexts of 1 to "
+                f"{self.settings.K}"
+            )
+        return RolloutSettings(
+            self.task, length, self.state_mean, self.state_std, self.settings.delayed_reward
+        )
+
+
+def open_policy(path: Path, device: torch.device | str = "cpu", best: bool = False) -> Policy:
+    """The policy in an exported policy's folder or in a run's.
+
+    Args:
+        path: The folder.
+        device: Where the policy is to act.
+        best: A run's best evaluated policy instead of its last one.
+
+    Raises:
+        UserError: the folder is neither, or what it holds is damaged.
+    """
+    if (path / POLICY_FILE).is_file():
+        if best:
+            raise UserError(f"{path}: an exported policy; which one is chosen at its export")
+        return load_policy(path, device)
+    if (path / CONFIG_FILE).is_file():
+        return policy_of_run(path, device, best)
+    raise UserError(
+        f"{path}: neither an exported policy (no {POLICY_FILE}) nor a run (no {CONFIG_FILE})"
+    )
+
+
+def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool = False) -> Policy:
+    """The policy of a run's newest checkpoint, or the one that was evaluated best.
+
+    Raises:
+        UserError: it is no run's folder, has no checkpoint, or something in it is damaged.
+    """
+    config = _read_json(run_dir / CONFIG_FILE)
+    recorded = config.get("settings")
+    settings = checked_settings(run_dir / CONFIG_FILE, recorded, extra=("env", "seed"))
+    state = load_best(run_dir, "cpu") if best else load_checkpoint(run_dir, "cpu")
+    owner = f"{run_dir}: the checkpoint"
+    if state.get("env") != settings.env:
+        raise UserError(f"{owner} is of {state.get('env')}, {CONFIG_FILE} of {settings.env}")
+    task = get_task(settings.env)
+    try:
+        weights = dict(state["trainer"]["actor"])
+        moments = {name: state["normalization"][name].tolist() for name in ("mean", "std")}
+        phase, iterations = str(state["phase"]), {k: int(n) for k, n in state["iterations"].items()}
+        transitions = int(state["transitions"])
+        scores: dict[str, Any] | None
+        if best:
+            place: dict[str, Any] = {"phase": phase, "iteration": iterations[phase]}
+            place |= {"total_transitions_sampled": transitions}
+            scores = place | {k: float(x) for k, x in state["evaluation"].items()}
+        else:
+            scores = _last_scores(run_dir, int(state["rows_logged"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{owner} is not complete ({type(error).__name__}: {error})") from None
+    origin = {"method": config.get("method"), "seed": settings.seed, "phase": phase}
+    origin |= {"iterations": iterations, "transitions": transitions}
+    versions = {"python": platform.python_version(), **package_versions()}
+    record = {"origin": origin, "scores": scores, "versions": versions}
+    actor = checked_actor(owner, settings, task, weights, device)
+    mean, std = (checked_moments(owner, name, moments[name], task) for name in ("mean", "std"))
+    return Policy(actor, task, settings, mean, std, record)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Write a policy to a new folder, in whole or not at all.
+
+    Raises:
+        UserError: the folder is there and not empty, or cannot be written.
+    """
+    weights = {name: x.detach().cpu().contiguous() for name, x in policy.actor.state_dict().items()}
+    content = safetensors.torch.save(weights)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "task": task_facts(policy.task) | {"horizon": policy.task.horizon},
+        "settings": {
+            name: getattr(policy.settings, name) for name in MODEL_SETTINGS + ACTING_SETTINGS
+        },
+        "state_mean": policy.state_mean.tolist(),
+        "state_std": policy.state_std.tolist(),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        **policy.record,
+    }
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: is there already; choose a new folder")
+        part.mkdir(parents=True)
+        with atomic_write(part / WEIGHTS_FILE) as file:
+            file.write(content)
+        with atomic_write(part / POLICY_FILE, "w") as file:
+            json.dump(plain(description), file, indent=1, allow_nan=False)
+            file.write("\n")
+        part.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def load_policy(folder: Path, device: torch.device | str = "cpu") -> Policy:
+    """Read what `save_policy` wrote, and check everything that acting depends on.
+
+    Raises:
+        UserError: a file is absent, damaged, of another format version, or the two do not fit
+            together.
+    """
+    path = folder / POLICY_FILE
+    description = _read_json(path)
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version {str(version)[:20]}, where this program reads "
+            f"{FORMAT_VERSION}; export the policy again with this program"
+        )
+    task = checked_task(path, description.get("task"))
+    settings = checked_settings(path, description.get("settings"))
+    mean, std = (
+        checked_moments(path, x, description.get(f"state_{x}"), task) for x in ("mean", "std")
+    )
+    content = _read_bytes(folder / WEIGHTS_FILE)
+    try:
+        weights = safetensors.torch.load(content)
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{folder / WEIGHTS_FILE}: damaged ({reason}); export it again") from None
+    actor = checked_actor(str(folder / WEIGHTS_FILE), settings, task, weights, device)
+    if description.get("weights_sha256") != hashlib.sha256(content).hexdigest():
+        raise UserError(
+            f"{folder / WEIGHTS_FILE}: is not what {POLICY_FILE} was written with (damaged, or of "
+            "another policy); export it again"
+        )
+    record = {name: description.get(name) for name in ("origin", "scores", "versions")}
+    return Policy(actor, task, settings, mean, std, record)
+
+
+def _last_scores(run_dir: Path, rows: int) -> dict[str, Any] | None:
+    """The last evaluation among the first rows of metrics.jsonl, and where in the run it was."""
+    path = run_dir / METRICS_FILE
+    if not path.exists():
+        return None
+    try:
+        lines = [json_object(line) for line in _read_bytes(path).splitlines()[:rows]]
+        scored = [line for line in lines if "evaluation/normalized_score" in line]
+        place = ("phase", "iteration", "total_transitions_sampled")
+        return {
+            name: value
+            for line in scored[-1:]
+            for name, value in line.items()
+            if name in place or name.startswith("evaluation/")
+        } or None
+    except ValueError:
+        raise UserError(f"{path}: damaged; it has a line that is no JSON object") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json_object(_read_bytes(path))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: damaged ({reason})") from None

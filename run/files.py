@@ -1,0 +1,11 @@
+"""Names of the files in a run's folder."""
+
+CONFIG_FILE = "config.json"
+METRICS_FILE, METRICS_CSV_FILE = "metrics.jsonl", "metrics.csv"
+LOCK_FILE = "run.lock"
+CHECKPOINT_FOLDER, BEST_FILE = "checkpoints", "best.pt"
+TENSORBOARD_FOLDER, VIDEO_FOLDER = "tensorboard", "videos"
+DIVERGENCE_FILE = "divergence.json"
+# written by scripts/sweep.py before and during a run
+STATUS_FILE, OUTPUT_FILE, SWEEP_LOCK_FILE = "status.json", "output.log", "sweep.lock"
+SWEEP_FILES = (STATUS_FILE, OUTPUT_FILE, SWEEP_LOCK_FILE)

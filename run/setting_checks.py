@@ -1,0 +1,266 @@
+"""Which settings can run: checks of single flags and of their combinations, and notices.
+
+`check_settings` refuses what cannot run, and `notices` says what the user should know about
+settings that can.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from get_args import FLAGS, Settings, flag_type
+from tasks import get_task
+from utils import UserError
+
+
+def inside(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval in mathematical notation, such as "(0, 1]"."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = value > low or (value == low and interval[0] == "[")
+    return above and (value < high or (value == high and interval[-1] == "]"))
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that cannot run together, before anything is loaded.
+
+    Raises:
+        UserError: names the flag at fault and what to do.
+    """
+    for name in FLAGS:
+        check_value(name, getattr(settings, name))
+    get_task(settings.env)
+    checks = [_check_paths, check_model, _check_algorithm, _check_policy, _check_critic]
+    checks.append(_check_ablations)
+    for check in checks:
+        check(settings)
+    if settings.recurrent:
+        _check_recurrent(settings)
+
+
+def check_value(name: str, value: Any) -> None:
+    """One flag's own type, choices and interval.
+
+    Raises:
+        UserError: names the flag.
+    """
+    about, kind = FLAGS[name].metadata, flag_type(name)
+    if value is None and FLAGS[name].default is None:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (isinstance(value, kind) if kind in (bool, str) else whole or isinstance(value, kind)):
+        raise UserError(f"--{name} {value!r}: not of type {kind.__name__}")
+    if about["choices"] and value not in about["choices"]:
+        known = ", ".join(str(choice) for choice in about["choices"])
+        raise UserError(f"--{name} {value}: unknown value; use one of {known}")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"--{name} {value}: not a finite number")
+    if about["within"] and not inside(value, about["within"]):
+        raise UserError(f"--{name} {value}: outside its range; use a number in {about['within']}")
+    if kind is str and any(ord(letter) < 32 for letter in value):
+        raise UserError(f"--{name} {value!r}: control characters are not allowed; remove them")
+
+
+def _refuse_if(condition: bool, message: str) -> None:
+    if condition:
+        raise UserError(message)
+
+
+def _check_paths(s: Settings) -> None:
+    _refuse_if(
+        s.custom_dataset == 1 and not s.dataset,
+        "--custom_dataset 1: name the dataset with --dataset, and the task whose "
+        "environment it belongs to with --env",
+    )
+    _refuse_if(
+        s.env_backend == "d4rl" and s.video_debug == 1,
+        "--video_debug 1: --env_backend d4rl makes no pictures; leave one of them out",
+    )
+    _refuse_if(not s.save_dir, "--save_dir is empty; name a folder")
+    _refuse_if(not s.data_dir, "--data_dir is empty; name a folder")
+    for name in ("exp_name", "suffix"):
+        value = getattr(s, name)
+        _refuse_if(
+            "/" in value or "\\" in value,
+            f"--{name} {value}: becomes part of a folder's name, so it must have no slash; "
+            "use --save_dir or --run_dir to choose the folder",
+        )
+    _refuse_if(
+        re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device) is None,
+        f"--device {s.device}: unknown device; use auto, cpu, cuda or cuda:N",
+    )
+
+
+def check_model(s: Settings) -> None:
+    """Settings of the network that do not go together.
+
+    Raises:
+        UserError: names the flags.
+    """
+    _refuse_if(
+        s.eval_context_length > s.K,
+        f"--eval_context_length {s.eval_context_length} is longer than the training context "
+        f"--K {s.K}; lower it or raise --K",
+    )
+    _refuse_if(
+        s.policy == "transformer" and s.embed_dim % s.n_head != 0,
+        f"--embed_dim {s.embed_dim} is not a multiple of --n_head {s.n_head}; change one of them",
+    )
+    _refuse_if(
+        s.policy == "mlp" and s.ordering == 1,
+        "--ordering 1: --policy mlp sees the state alone and has no embedding of the timestep; "
+        "leave one of them out",
+    )
+    _refuse_if(
+        s.delayed_reward == 1,
+        "--delayed_reward 1 would delay nothing; use 0 for no delay, or M > 1",
+    )
+
+
+def _check_algorithm(s: Settings) -> None:
+    algo = s.rl_algo
+    _refuse_if(
+        algo != "TD3" and s.num_actor_update_interval != 1,
+        f"--rl_algo {algo} updates the actor with every critic update; "
+        "add --num_actor_update_interval 1",
+    )
+    _refuse_if(
+        algo in ("SAC", "PPO") and s.stoc == 0,
+        f"--rl_algo {algo} needs a stochastic policy; add --stoc 1",
+    )
+    _refuse_if(
+        algo in ("SAC", "AWAC", "PPO", "AWR") and s.use_entropy_reg == 1,
+        f"--rl_algo {algo} does not go with the entropy bonus of the supervised loss; "
+        "add --use_entropy_reg 0",
+    )
+    for name in ("AWAC_soft_flag", "AWAC_normalize_adv"):
+        _refuse_if(
+            algo == "AWAC" and getattr(s, name) is None,
+            f"--rl_algo AWAC needs --{name}, which has no default; "
+            f"add it, one of {', '.join(map(str, FLAGS[name].metadata['choices']))}",
+        )
+
+
+def _check_policy(s: Settings) -> None:
+    _refuse_if(
+        s.stoc == 0 and s.use_entropy_reg == 1,
+        "--stoc 0 --use_entropy_reg 1: a deterministic policy has no entropy; "
+        "add --use_entropy_reg 0, or use --stoc 1",
+    )
+    _refuse_if(
+        s.policy == "transformer"
+        and s.actor_rl_coeff == 0
+        and not (s.stoc == 1 and s.use_entropy_reg == 1),
+        "--actor_rl_coeff 0 is plain ODT and needs --stoc 1 --use_entropy_reg 1; add them, or "
+        "give --actor_rl_coeff a positive value",
+    )
+    _refuse_if(
+        s.actor_rl_coeff == 0 and s.actor_sup_coeff == 0,
+        "--actor_rl_coeff 0 --actor_sup_coeff 0 leaves the actor no loss; "
+        "give one of them a positive value",
+    )
+
+
+def _check_critic(s: Settings) -> None:
+    _refuse_if(
+        s.gamma == 1 and s.critic_time_aware == 0,
+        "--gamma 1 needs a time-aware critic; add --critic_time_aware 1 (or 2), or use a gamma "
+        "below 1",
+    )
+    last = min(get_task(s.env).horizon, 999)
+    _refuse_if(
+        s.critic_time_aware == 2 and s.critic_time_dim < last.bit_length(),
+        f"--critic_time_dim {s.critic_time_dim}: too few binary digits for the timesteps of "
+        f"{s.env}; use at least {last.bit_length()}",
+    )
+
+
+def _check_ablations(s: Settings) -> None:
+    start = s.rtg_curriculum_start
+    _refuse_if(
+        s.rtg_curriculum_iters > 0 and start is None,
+        "--rtg_curriculum_iters needs --rtg_curriculum_start, which has no default; add it, in "
+        "training rewards",
+    )
+    _refuse_if(
+        s.rtg_curriculum_iters == 0 and start is not None,
+        f"--rtg_curriculum_start {start} has no curriculum to start; add --rtg_curriculum_iters",
+    )
+    _refuse_if(
+        start is not None and start >= s.online_rtg,
+        f"--rtg_curriculum_start {start}: the curriculum rises, so it must begin below "
+        f"--online_rtg {s.online_rtg}",
+    )
+    _refuse_if(
+        s.policy == "mlp" and s.rtg_curriculum_iters > 0,
+        "--rtg_curriculum_iters: --policy mlp sees no return-to-go; leave one of them out",
+    )
+    _refuse_if(
+        s.jump_start_steps > 0 and s.max_pretrain_iters == 0,
+        "--jump_start_steps needs a pretrained policy, and --max_pretrain_iters 0 leaves none; "
+        "leave one of them out",
+    )
+    _refuse_if(
+        s.jump_start_steps > 0 and s.rl_algo == "PPO",
+        "--jump_start_steps: --rl_algo PPO learns from actions of its own policy only; leave "
+        "one of them out",
+    )
+
+
+def _check_recurrent(s: Settings) -> None:
+    _refuse_if(
+        s.critic_activation not in ("relu", "tanh"),
+        f"--critic_activation {s.critic_activation}: recurrent critics have relu and tanh; "
+        "use one of these",
+    )
+    _refuse_if(
+        s.critic_normalization != "layernorm",
+        f"--critic_normalization {s.critic_normalization}: recurrent critics have layernorm only; "
+        "leave the flag out",
+    )
+
+
+def notices(settings: Settings) -> list[str]:
+    """What the user should know about settings that are allowed, one sentence each."""
+    said = []
+    if settings.env_alias:
+        said.append(f"--env {settings.env_alias} is taken as {settings.env}")
+    if settings.arch != Settings.arch and not settings.recurrent:
+        said.append(
+            f"--arch {settings.arch} has no effect: recurrent critics are those of "
+            "recurrent_main.py"
+        )
+    if settings.policy == "mlp":
+        said += _unread_by_mlp(settings)
+    if settings.critic_time_aware and settings.rl_algo in ("PPO", "AWR"):
+        said.append(
+            f"--critic_time_aware {settings.critic_time_aware} has no effect: --rl_algo "
+            f"{settings.rl_algo} has a V critic only, which does not see the time"
+        )
+    unbounded = settings.minimum_sapairs_per_iter == 0 and settings.force_no_minimum == 0
+    if "-random-" in settings.env and settings.max_online_iters > 0 and unbounded:
+        said.append(
+            f"{settings.env}: policies from random data end their episodes early, so online "
+            "iterations may collect very few steps; consider --minimum_sapairs_per_iter 1000 "
+            "(--force_no_minimum 1 silences this)"
+        )
+    normalised = get_task(settings.env).critic_layernorm or settings.override_layernorm == 1
+    if settings.critic_normalization != "layernorm" and (
+        not normalised or settings.override_layernorm == -1
+    ):
+        said.append(
+            f"--critic_normalization {settings.critic_normalization} has no effect: critics of "
+            f"{settings.env} have no normalisation here; add --override_layernorm 1"
+        )
+    return said
+
+
+def _unread_by_mlp(settings: Settings) -> list[str]:
+    """One sentence on the flags that were given to an MLP in vain, if there are any."""
+    names = ("n_head", "dropout", "eval_context_length", "eval_rtg", "online_rtg")
+    given = [name for name in names if getattr(settings, name) != getattr(Settings, name)]
+    if not given:
+        return []
+    flags = ", ".join(f"--{name}" for name in given)
+    return [f"--policy mlp sees the state alone and has no dropout: {flags} without effect"]
