@@ -41,13 +41,14 @@ run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tu
 motivation: $(VENV)/.runtime ## the one-step bandit of the paper's section 3.1: figures and a conclusion
 	$(BIN) motivation/motivation.py --out exp/motivation
 
-test: lint ## check style and types, run the tests
+test: lint ## lint, then run the tests
 	OMP_NUM_THREADS=1 $(BIN) -m pytest -n 2
 
-lint: $(VENV)/.development ## check style and types
+lint: $(VENV)/.development ## check style, types and import layers
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy .
+	$(VENV)/bin/tach check
 
 format: $(VENV)/.development ## bring the code into its format
 	$(BIN) -m ruff check --fix .

@@ -1,4 +1,4 @@
-"""The networks that the settings describe, and the actor's optimiser."""
+"""Networks and optimisers from settings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tasks import Task
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# global gradient norm: what the trainer clips to with --grad_clip 1, and what LAMB itself does
+# maximum global gradient norm: with --grad_clip 1, and LAMB's own without it
 GRADIENT_CLIP, LAMB_GRADIENT_BOUND = 0.25, 1.0
 
 
 def make_actor(settings: Settings, task: Task) -> Actor:
-    """The policy that the settings describe."""
+    """The policy network."""
     autocast_dtype = torch.bfloat16 if settings.precision == "bf16" else None
     if settings.policy == "mlp":
         return DecisionMLP(
@@ -55,18 +55,18 @@ def make_actor(settings: Settings, task: Task) -> Actor:
 
 
 def slow_copy(module: Module) -> Module:
-    """A copy for slow updates: no gradient, dropout off; not compiled."""
+    """A copy without gradients, in evaluation mode and not compiled."""
     return copy.deepcopy(module).requires_grad_(False).eval()
 
 
 def replay_as_cuda_graphs(*actors: Actor) -> None:
-    """Compile policies in place; forward and backward passes are replayed as CUDA graphs."""
+    """Compile policies in place, so their forward and backward passes replay as CUDA graphs."""
     for actor in actors:
         actor.compile(mode="reduce-overhead", fullgraph=True)
 
 
 def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimizer:
-    """LAMB, or AdamW where `--actor_optimizer adamw` asks for it."""
+    """LAMB, or AdamW with `--actor_optimizer adamw`."""
     if settings.actor_optimizer == "adamw":
         return torch.optim.AdamW(
             actor.parameters(),
@@ -74,7 +74,7 @@ def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimi
             weight_decay=settings.weight_decay,
             foreach=True,
         )
-    # a gradient that the trainer has clipped is below LAMB's own bound: no need to look
+    # gradients clipped by the trainer are below LAMB's own bound
     bound = 0.0 if settings.grad_clip else LAMB_GRADIENT_BOUND
     return Lamb(
         actor.parameters(),
@@ -85,7 +85,7 @@ def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimi
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Restore moments and step counts; learning rate, decay and the like stay as they are."""
+    """Restore moments and step counts but keep the current learning rate, decay and bounds."""
     own = [{k: v for k, v in group.items() if k != "step"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, options in zip(optimizer.param_groups, own, strict=True):
@@ -93,7 +93,7 @@ def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Non
 
 
 def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:
-    """The critics that the algorithm needs, with LayerNorm where the family has it by default."""
+    """The critics of an algorithm; LayerNorm follows the task unless `--override_layernorm`."""
     default = task.critic_layernorm
     normalize = {1: True, -1: False}.get(settings.override_layernorm, default)
     config = CriticConfig(

@@ -1,7 +1,7 @@
 """Feed-forward critics: an ensemble of Q networks, a V network, or both.
 
-All Q networks are evaluated as one batched matrix product; their parameters lie stacked along
-a leading ensemble dimension.
+All Q networks are evaluated as one batched matrix product, with their parameters stacked along a
+leading ensemble dimension.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leakyrelu": F.leaky_relu,
     "swish": F.silu,
 }
-NORMALIZATIONS = ("layernorm", "affinenorm", "adanorm")
 
 # factor of AdaNorm's adaptive scaling (Xu et al. 2019, arXiv 1911.07013)
 _ADANORM_SCALE = 0.1
-# timesteps with a learned embedding in time-aware critics
+# number of timesteps with a learned embedding in time-aware critics
 _TIME_EMBEDDINGS = 1024
 
 
 @dataclass(frozen=True)
 class CriticConfig:
-    """Options that all critics share.
+    """Architecture options shared by all critics.
 
     Attributes:
         activation: A key of `ACTIVATIONS`.
-        normalization: One of `NORMALIZATIONS`, applied to each hidden layer before its
-            activation; None for no normalisation.
-        time_aware: 0: Q does not see the timestep. 1: by a learned embedding. 2: in binary.
-        time_dim: Size of that embedding, or number of bits (most significant first).
+        normalization: "layernorm", "affinenorm" or "adanorm", applied to each hidden layer before
+            its activation; None for no normalisation.
+        time_aware: Timestep input of Q: 0 none, 1 a learned embedding, 2 binary digits.
+        time_dim: Size of that embedding, or number of digits (most significant first).
         hidden_dim: Width of the hidden layers.
     """
 
@@ -50,7 +49,7 @@ class CriticConfig:
 
 
 class EnsembleLinear(nn.Module):
-    """`members` linear layers side by side, each initialised as `torch.nn.Linear`."""
+    """`members` independent linear layers, each initialised like `torch.nn.Linear`."""
 
     def __init__(self, members: int, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class Normalization(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """`members` networks with two hidden layers and a scalar output each."""
+    """`members` independent networks with two hidden layers and a scalar output."""
 
     def __init__(self, members: int, in_features: int, config: CriticConfig) -> None:
         super().__init__()
@@ -115,7 +114,7 @@ class Critic(nn.Module):
     Args:
         obs_dim, act_dim: Lengths of an observation and of an action.
         config: Options of the networks.
-        num_q: How many Q networks (2: clipped double Q-learning; 0: none).
+        num_q: Number of Q networks (2 for clipped double Q-learning, 0 for none).
         with_v: Whether there is a V network.
         make_network: (members, in_features, config) -> a module (..., in) -> (members, ...).
     """
@@ -146,7 +145,7 @@ class Critic(nn.Module):
         Args:
             states: (..., obs_dim) normalised.
             actions: (..., act_dim).
-            timesteps: (...) int64; read by time-aware critics only.
+            timesteps: (...) int64; used by time-aware critics only.
 
         Returns:
             (num_q, ...)
@@ -159,7 +158,7 @@ class Critic(nn.Module):
         return self.q_net(torch.cat(inputs, dim=-1))
 
     def min_q(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
-        """(...) the smallest Q value: clipped double Q-learning (Fujimoto et al. 2018)."""
+        """(...) minimum over the Q networks: clipped double Q-learning (Fujimoto et al. 2018)."""
         return self.q(states, actions, timesteps).amin(dim=0)
 
     def v(self, states: Tensor) -> Tensor:

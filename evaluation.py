@@ -1,8 +1,8 @@
-"""Rollouts of a decision transformer in a vector of environments, to evaluate or to collect.
+"""Vectorised rollouts of a policy, for evaluation and data collection, and their metrics.
 
-The histories of all episodes lie in preallocated arrays on the policy's device; an observation
-is normalised once, when it arrives. At each step the policy sees the last steps that exist,
-without padding, of those environments that are still running.
+Histories of all episodes are kept in preallocated arrays on the policy's device, and each
+observation is normalised once. At each step the policy receives the recent, unpadded history of the
+environments that are still running.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tasks import Task
 from trajectories import MAX_TIMESTEPS, Trajectory, clamp_action
 from utils import UserError
 
-# rollouts in a row without a single step before collecting gives up
+# consecutive rollouts without a single step after which collection gives up
 _MOST_FRUITLESS = 10
 
 
 class ActingPolicy(Protocol):
-    """What a rollout needs of a policy."""
+    """The interface of a policy in a rollout."""
 
     def act(
         self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor
@@ -36,7 +36,7 @@ class ActingPolicy(Protocol):
 
 
 class Environments(Protocol):
-    """What a rollout needs of `envs.EnvVector`."""
+    """The interface of `d4rl_envs.vector.EnvVector` in a rollout."""
 
     num_envs: int
     faulted: np.ndarray
@@ -55,10 +55,10 @@ class RolloutSettings:
     """How the policy acts.
 
     Attributes:
-        task: For the reward transform, the scale of returns-to-go and the horizon.
-        context_length: Steps of history that the policy sees.
+        task: Provides the reward transform, the return-to-go scale and the horizon.
+        context_length: Steps of history given to the policy.
         state_mean, state_std: (obs_dim,) for normalising observations.
-        delayed_reward: Rewards are paid every so many steps; 0 at every step.
+        delayed_reward: Rewards are paid every M steps; 0 for every step.
     """
 
     task: Task
@@ -73,14 +73,14 @@ class Episode:
     """One finished episode.
 
     Attributes:
-        trajectory: What was seen and done; the last step is marked terminal, as published runs
-            store collected episodes, also at the time limit.
-        raw_return: Sum of the environment's own rewards.
+        trajectory: Observations, actions and rewards. The last step is marked terminal even at the
+            time limit, as in the published runs.
+        raw_return: Sum of the environment's raw rewards.
         reached_horizon: Whether it lasted to the time limit.
-        success: By the family's own criterion; None for families without one.
-        faulted: Whether a fault of the environment ended it; the trajectory ends with the step
-            before, and may be empty.
-        log_probs: (T,) log-likelihood of the actions under a stochastic policy, else 0.
+        success: By the criterion of the family; None if it has none.
+        faulted: Whether an environment fault ended it; the trajectory ends before the faulty step
+            and may be empty.
+        log_probs: (T,) log-likelihood of the actions under a stochastic policy, 0 otherwise.
     """
 
     trajectory: Trajectory
@@ -100,20 +100,19 @@ class Episode:
         return len(self.trajectory.rewards)
 
 
-# from the policy's output to actions (k, act_dim) and, where they were drawn, their
-# log-likelihoods (k,)
+# policy output -> actions (k, act_dim) and, if sampled, their log-likelihoods (k,)
 ChooseAction = Callable[[PolicyOutput], tuple[Tensor, Tensor | None]]
 
 
 def mean_action(policy: PolicyOutput) -> tuple[Tensor, None]:
-    """The action for evaluation."""
+    """The action used in evaluation."""
     return clamp_action(policy.mean), None
 
 
 def exploring_action(
     policy: PolicyOutput, noise: Noise, std: float
 ) -> tuple[Tensor, Tensor | None]:
-    """The action for collecting: a deterministic policy's with Gaussian noise, else a sample."""
+    """The action used in collection: deterministic plus Gaussian noise, or a sample."""
     if isinstance(policy, Deterministic):
         return clamp_action(policy.mean + std * noise(policy.mean.shape)), None
     action, log_prob = policy.sample_with_log_prob(noise)
@@ -140,7 +139,7 @@ class _Histories:
         self.rtg[running, t, 0] = torch.as_tensor(rtg, dtype=torch.float32, device=device)
 
     def context(self, t: int, running: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last steps up to t of the running episodes: states, actions, rtg, timesteps."""
+        """Recent steps up to t of the running episodes: states, actions, rtg, timesteps."""
         steps = slice(max(0, t + 1 - self.context_length), t + 1)
         timesteps = self.timesteps[steps].expand(len(running), -1)
         return (
@@ -152,7 +151,7 @@ class _Histories:
 
 
 class _Records:
-    """What n episodes saw and did, as NumPy arrays in the environment's units."""
+    """Preallocated raw data of n episodes, as NumPy arrays in the environment's units."""
 
     def __init__(self, task: Task, num_envs: int) -> None:
         size = (num_envs, task.horizon)
@@ -167,7 +166,7 @@ class _Records:
     def write_step(
         self, t: int, running: np.ndarray, obs: np.ndarray, raw: np.ndarray, rewards: np.ndarray
     ) -> None:
-        """What action t brought the running episodes: observations, raw and training rewards."""
+        """Results of action t in the running episodes: observations, raw and training rewards."""
         self.rewards[running, t] = rewards
         self.raw_returns[running] += raw
         self.lengths[running] = t + 1
@@ -195,22 +194,22 @@ def rollout(
     choose_action: ChooseAction = mean_action,
     after_step: Callable[[], object] = lambda: None,
 ) -> list[Episode]:
-    """Play one whole episode in each environment.
+    """Run one full episode in each environment.
 
     Args:
-        actor: The policy, in the mode (dropout on or off) it is to act in.
-        envs: n environments; all are reset.
+        actor: The policy, already in training or evaluation mode (dropout on or off).
+        envs: n environments; they are reset first.
         settings: How the policy acts.
-        target_return: Desired return in training units; return-to-go starts at target x scale
-            and falls by reward x scale at each step.
-        choose_action: From the policy's output to actions inside (-1, 1).
-        after_step: Called after each step of the environments.
+        target_return: Target return in training rewards; return-to-go starts at target x scale
+            and decreases by reward x scale at each step.
+        choose_action: Maps the policy output to actions inside (-1, 1).
+        after_step: Called after each environment step.
 
     Returns:
         n episodes, in the order of the environments.
 
     Raises:
-        UserError: the policy puts out NaN.
+        UserError: an action is NaN.
     """
     task, n = settings.task, envs.num_envs
     device = next(actor.parameters()).device
@@ -241,7 +240,7 @@ def rollout(
         good = ~envs.faulted[running]
         rewards = delayer.step(np.where(good, task.training_reward(raw), 0.0), done, running)
         records.write_step(t, running[good], obs[good], raw[good], rewards[good])
-        # a fault's own step is left out: what delayed rewards owe is paid at the step before
+        # the faulty step is dropped, so its delayed rewards are paid one step earlier
         records.rewards[running[~good], max(t - 1, 0)] += rewards[~good]
         rtg[running] -= rewards * scale
         running, obs = running[~done], obs[~done]
@@ -267,12 +266,10 @@ def collect_episodes(
     choose_action: ChooseAction,
     minimum_steps: int = 0,
 ) -> list[Episode]:
-    """Roll out again and again until the episodes have so many steps, one at the least.
-
-    Arguments are those of `rollout`.
+    """Repeat `rollout` until the episodes have at least `minimum_steps` steps (and at least one).
 
     Raises:
-        UserError: the policy puts out NaN, or faults of the environments leave no steps.
+        UserError: an action is NaN, or environment faults leave no steps.
     """
     episodes: list[Episode] = []
     steps = fruitless = 0
@@ -282,8 +279,8 @@ def collect_episodes(
         fruitless = 0 if gained else fruitless + 1
         if fruitless == _MOST_FRUITLESS:
             raise UserError(
-                f"{settings.task.name}: {fruitless} times in a row every environment failed before "
-                "its first step was done; the first failure was told above"
+                f"{settings.task.name}: all environments failed before their first step "
+                f"{fruitless} times in a row; the first failure is logged above"
             )
         episodes += new
         steps += gained
@@ -293,13 +290,13 @@ def collect_episodes(
 def _check_actions(actions: np.ndarray) -> None:
     if np.isnan(actions).any():
         raise UserError(
-            "the policy puts out NaN: training has diverged; start again with a lower "
+            "the policy output is NaN: training has diverged; restart with a lower "
             "--learning_rate or --critic_learning_rate"
         )
 
 
 def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
-    """Means over evaluation episodes, by the names of docs/METRICS.md."""
+    """Means over evaluation episodes, by their names in docs/METRICS.md."""
     returns = np.array([episode.training_return for episode in episodes])
     lengths = np.array([episode.length for episode in episodes])
     metrics = {
@@ -320,7 +317,7 @@ def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
 
 
 def collection_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
-    """Means over collected episodes, by the names of docs/METRICS.md."""
+    """Means over collected episodes, by their names in docs/METRICS.md."""
     return {
         "aug_traj/return": float(np.mean([e.training_return for e in episodes])),
         "aug_traj/length": float(np.mean([e.length for e in episodes])),

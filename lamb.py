@@ -1,4 +1,4 @@
-"""LAMB (You et al. 2019, arXiv 1904.00962) on lists of tensors, without host synchronisation."""
+"""LAMB (You et al. 2019, arXiv 1904.00962) with multi-tensor operations and no host sync."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# parameters that are updated together on the CPU
+# number of parameters updated together on the CPU
 _CACHED_NUMBERS = 2**18
 
 
 class Lamb(Optimizer):
     """Layer-wise adaptive large-batch optimiser.
 
-    Per tensor p with gradient g at step t, after one global clip of all gradients to
+    For each tensor p with gradient g at step t, after clipping the global gradient norm to
     `max_grad_norm`:
 
         m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   both bias-corrected
         u = m / (sqrt(v) + eps) + weight_decay p
         p = p - lr ||p|| / ||u|| u        (ratio 1 where either norm is 0)
 
-    Weight decay applies to every tensor, biases and LayerNorm too. A tensor without a gradient
-    (None) is skipped; one whose gradient is zero still decays.
+    Weight decay applies to all tensors, including biases and LayerNorm. Tensors whose gradient is
+    None are skipped; those with a zero gradient still decay.
 
     Args:
-        params: Tensors or groups, as for any PyTorch optimiser.
+        params: Tensors or parameter groups.
         lr: Learning rate.
-        betas: Decay rates of both moments.
+        betas: Decay rates of the first and second moment.
         eps: Added to the root of the second moment.
-        weight_decay: Decoupled decay inside the trust ratio.
-        max_grad_norm: Bound of the global gradient norm; 0 for none.
+        weight_decay: Decay, added to the update before the trust ratio.
+        max_grad_norm: Maximum global gradient norm; 0 disables clipping.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Lamb(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all tensors that have a gradient; the gradients are left clipped."""
+        """Update all tensors that have a gradient, clipping the gradients in place."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -71,7 +71,7 @@ class Lamb(Optimizer):
         return loss
 
     def _clip(self) -> None:
-        """Divide all gradients, so that their global norm is within each group's bound."""
+        """Scale the gradients of each group down to its maximum global norm."""
         every = [p.grad for group in self.param_groups for p in group["params"]]
         grads = [grad for grad in every if grad is not None]
         bounded = [group for group in self.param_groups if group["max_grad_norm"]]
@@ -96,8 +96,7 @@ class Lamb(Optimizer):
         torch._foreach_lerp_(first, grads, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
-        # (m / correction1) / (sqrt(v) / correction2 + eps), in fewer passes over memory and in
-        # place: a copy would be another one
+        # (m / correction1) / (sqrt(v) / correction2 + eps) with few in-place passes over memory
         update = torch._foreach_sqrt(second)
         torch._foreach_mul_(update, correction1 / correction2)
         torch._foreach_add_(update, group["eps"] * correction1)
@@ -115,7 +114,7 @@ class Lamb(Optimizer):
 
 
 def _parts(params: list[Tensor]) -> list[list[Tensor]]:
-    """All tensors at once; on the CPU in parts that stay in its cache from step to step."""
+    """All tensors at once; on the CPU in parts that fit its cache."""
     if not params or params[0].device.type != "cpu":
         return [params] if params else []
     parts: list[list[Tensor]] = [[]]
@@ -127,5 +126,5 @@ def _parts(params: list[Tensor]) -> list[list[Tensor]]:
 
 
 def global_norm(tensors: list[Tensor]) -> Tensor:
-    """The 2-norm of all numbers of the tensors together, as a 0-d tensor on their device."""
+    """The 2-norm over all elements of the tensors, as a 0-d tensor on their device."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

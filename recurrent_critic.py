@@ -1,7 +1,7 @@
 """Recurrent critics: Q and V of the sub-trajectory up to each step, by an RNN or an LSTM.
 
-They see padded steps as any other and start from a zero state. Acting needs no critic, so there
-is no step-by-step interface.
+They process padded steps like any other and start from a zero state. Acting needs no critic, so
+there is no step-by-step interface.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def recurrent_layers(arch: str, in_features: int, width: int, activation: str) -
 
     Args:
         arch: "RNN": h_t = activation(W x_t + U h_{t-1} + b), activation "relu" or "tanh".
-            "LSTM": has activations of its own.
-        in_features, width: Lengths of a step's input and of its output.
-        activation: That of an RNN's cells.
+            "LSTM": ignores `activation`.
+        in_features, width: Size of a step's input and output.
+        activation: Activation of the RNN cells.
     """
     if arch == "LSTM":
         return nn.LSTM(in_features, width, NUM_LAYERS, batch_first=True)
@@ -36,9 +36,9 @@ class RecurrentEnsemble(nn.Module):
 
     Args:
         arch: "RNN" or "LSTM".
-        members: How many networks.
-        in_features: Length of a step's input.
-        config: Width, normalisation and activation; an RNN's cells have that activation too.
+        members: Number of networks.
+        in_features: Size of a step's input.
+        config: Width, normalisation and activation, which RNN cells also use.
     """
 
     def __init__(self, arch: str, members: int, in_features: int, config: CriticConfig) -> None:
@@ -54,7 +54,7 @@ class RecurrentEnsemble(nn.Module):
         self.head = EnsembleLinear(members, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., K, in) -> (members, ..., K), along the K steps."""
+        """(..., K, in) -> (members, ..., K)"""
         sequences = x.reshape(-1, *x.shape[-2:])
         outputs = [layers(sequences)[0].flatten(0, 1) for layers in self.recurrent]
         h = torch.stack(outputs)
@@ -64,20 +64,20 @@ class RecurrentEnsemble(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # cuDNN wants a network's weights in one block, and those of a copy lie apart
+        # cuDNN needs the weights in one block, which a deep copy breaks up
         for module in self.modules():
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()
 
 
 class RecurrentCritic(Critic):
-    """`critic.Critic` with recurrent networks; inputs are (..., K, dim), steps in order.
+    """A `Critic` with recurrent networks; inputs are (..., K, dim) in temporal order.
 
     Args:
         obs_dim, act_dim: Lengths of an observation and of an action.
         config: Options of the networks.
         arch: "RNN" or "LSTM".
-        num_q: How many Q networks.
+        num_q: Number of Q networks.
         with_v: Whether there is a V network.
     """
 

@@ -1,9 +1,8 @@
 """The replay buffer: whole trajectories as flat arrays on the training device.
 
-Rows lie in the order in which trajectories leave the buffer: the offline ones by ascending
-return, then the collected ones by age. What the buffer holds is therefore one contiguous window
-of rows: drawing a transition is one random integer, adding a trajectory writes its rows behind
-the window, and forgetting one moves the window's start.
+Rows are stored in the order of eviction: offline trajectories by ascending return, then collected
+ones by age. The buffer's content is therefore one contiguous window of rows: sampling a transition
+draws one integer, adding a trajectory appends its rows, evicting one advances the window's start.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ class ReplayBuffer:
     """Offline and collected trajectories, sampled as sub-trajectories.
 
     Args:
-        dataset: The offline trajectories, ascending by return. Their arrays are taken over and
-            normalised in place, not copied, where they lie on the right device already.
-        capacity: How many trajectories the buffer holds; of more offline ones, those with the
-            highest returns.
+        dataset: Offline trajectories, ascending by return. The buffer takes ownership: arrays
+            already on the device are normalised in place instead of copied.
+        capacity: Maximum number of trajectories; of the offline ones, those with the highest
+            returns are kept.
         rtg_scale: Factor on returns-to-go.
-        device: Where the arrays lie and batches are made.
+        device: Device of the arrays and of the batches.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class ReplayBuffer:
         self._mean, self._std = self._tensor(dataset.state_mean), self._tensor(dataset.state_std)
         self._padding = -self._mean / self._std
         self._rtg_scale = rtg_scale
-        # one row per transition; rows past `self._end` are free
+        # one row per transition; rows from `self._end` on are free
         self._rows = {
             "states": self._tensor(dataset.observations),
             "actions": self._tensor(dataset.actions),
@@ -62,17 +61,17 @@ class ReplayBuffer:
         self._rows["actions"][:rows] = clamp_action(self._rows["actions"][:rows])
         rtg = returns_to_go(dataset.rewards[:rows], dataset.lengths)
         self._rows["rtg"][:rows] = self._tensor(rtg) * rtg_scale
-        # one entry per trajectory: its first row, and the state after its last action
+        # per trajectory: its first row, and the state after its last action
         self._bounds = [0, *np.cumsum(dataset.lengths).tolist()]
         self._starts = torch.tensor(self._bounds, device=self.device)
         finals = self._tensor(dataset.final_observations)
         self._finals = finals.sub_(self._mean).div_(self._std)
         self._offline = count
-        # the buffer holds the trajectories from this one on
+        # first trajectory in the buffer
         self._first = max(0, count - capacity)
-        # the newest trajectories with this many rows stay in storage after they leave the buffer
+        # the newest trajectories with at least this many rows stay in storage after eviction
         self.keep_transitions = 0
-        # collected trajectories that are not in storage any more
+        # number of collected trajectories no longer in storage
         self._forgotten = 0
 
     @property
@@ -87,7 +86,7 @@ class ReplayBuffer:
 
     @property
     def num_offline_transitions(self) -> int:
-        """Transitions that pretraining draws from."""
+        """Offline transitions, which pretraining samples from."""
         return self._bounds[self._offline]
 
     @property
@@ -95,7 +94,7 @@ class ReplayBuffer:
         return self._bounds[-1]
 
     def add(self, trajectory: Trajectory) -> None:
-        """Append a collected trajectory; the oldest one leaves a full buffer.
+        """Append a collected trajectory, evicting the oldest one if the buffer is full.
 
         Amortised linear in the trajectory's length.
         """
@@ -117,29 +116,29 @@ class ReplayBuffer:
         self._first = max(self._first, len(self._bounds) - 1 - self.capacity)
 
     def sample(self, batch_size: int, steps: int, *, offline: bool = False) -> Batch:
-        """Draw sub-trajectories of up to `steps` steps, each starting at a uniform transition.
+        """Sample sub-trajectories of up to `steps` steps from uniformly drawn first transitions.
 
         Args:
             batch_size: B.
-            steps: K; a sub-trajectory ends with its episode and is padded on the left.
-            offline: Draw from all offline trajectories instead of from the buffer.
+            steps: K. A sub-trajectory that reaches the end of its episode is left-padded.
+            offline: Sample from all offline trajectories instead of the buffer.
         """
         low = 0 if offline else self._bounds[self._first]
         high = self._bounds[self._offline] if offline else self._end
         return self.gather(torch.randint(low, high, (batch_size,), device=self.device), steps)
 
     def gather(self, rows: Tensor, steps: int) -> Batch:
-        """The sub-trajectories of up to `steps` steps from the given rows (B,) on."""
+        """Sub-trajectories of up to `steps` steps that start at the given rows (B,)."""
         starts = self._starts[: len(self._bounds)]
         number = torch.searchsorted(starts, rows, right=True) - 1
         ends = starts[number + 1]
         length = (ends - rows).clamp(max=steps)
-        # column k of K + 1 is this many steps after the first one; padding is before it
+        # column k of K + 1 is this many steps after the start; negative at padding
         step = torch.arange(steps + 1, device=self.device) - (steps - length)[:, None]
         mask = step >= 0
         index = (rows[:, None] + step.clamp(min=0)).clamp(max=(ends - 1)[:, None])
         ended = (rows + length == ends)[:, None]
-        # the last column is the step after the sub-trajectory, which may lie behind the episode
+        # the last column is the step after the sub-trajectory, possibly past the end of the episode
         states = self._rows["states"][index]
         states = torch.where(mask[..., None], states, self._padding)
         states[:, -1] = torch.where(ended, self._finals[number], states[:, -1])
@@ -160,22 +159,22 @@ class ReplayBuffer:
         )
 
     def newest_rows(self, *, trajectories: int = 0, transitions: int = 0) -> range:
-        """Rows of the newest whole trajectories: so many, or until they have so many rows."""
+        """Rows of the newest trajectories: that many, or enough for at least N transitions."""
         first = len(self._bounds) - 1 - trajectories
         if transitions:
             first = bisect.bisect_right(self._bounds, self._end - transitions) - 1
         return range(self._bounds[max(first, 0)], self._end)
 
     def last_rows(self, rows: range) -> np.ndarray:
-        """The last row of each trajectory in a range of rows that holds whole ones."""
+        """Last row of each trajectory in a range of rows made of whole trajectories."""
         low, high = (bisect.bisect_left(self._bounds, row) for row in (rows.start, rows.stop))
         return np.array(self._bounds[low + 1 : high + 1]) - 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Which collected trajectories are in storage, and which of all the buffer holds.
+        """Which collected trajectories are stored, and the first one in the buffer.
 
-        Collected trajectories are numbered from the run's start; those in storage are
-        `stored_from` to `total` - 1. The trajectories themselves are read by `collected`.
+        Collected trajectories are numbered from the start of the run; `stored_from` to `total` - 1
+        are in storage. `collected` returns the trajectories themselves.
         """
         return {
             "stored_from": self._forgotten,
@@ -184,7 +183,7 @@ class ReplayBuffer:
         }
 
     def collected(self, start: int) -> dict[str, Any]:
-        """Collected trajectories from this number on, which has to be in storage or new.
+        """Collected trajectories from number `start` on.
 
         Returns:
             rows: tensors by name, one row per transition; finals: (M, obs_dim); lengths: a list.
@@ -202,8 +201,8 @@ class ReplayBuffer:
 
         Args:
             state: What `state_dict` returned.
-            collected: Parts that `collected` returned, which together are the trajectories
-                `stored_from` to `total` - 1.
+            collected: Results of `collected` that together hold the trajectories `stored_from` to
+                `total` - 1.
         """
         for part in collected:
             rows, count = sum(part["lengths"]), len(part["lengths"])
@@ -219,13 +218,13 @@ class ReplayBuffer:
         self._first = first - (self._forgotten if first > self._offline else 0)
 
     def _make_room(self, length: int) -> None:
-        """See to free space for one more trajectory of this many rows."""
+        """Make room for one more trajectory of `length` rows."""
         offline_rows = self._bounds[self._offline]
         if self._end + length > len(self._rows["rewards"]):
             dead = self._bounds[self._first_needed()] - offline_rows
             if 2 * dead >= self._end - offline_rows and dead > 0:
                 self._forget_dead()
-            # at least half as much again, so that copying stays amortised
+            # grow by half, so that copying stays amortised
             self._grow(rows=length, spare_rows=self._end // 2)
         self._grow(trajectories=1, spare_trajectories=len(self._bounds))
 
@@ -236,7 +235,7 @@ class ReplayBuffer:
         spare_rows: int = 0,
         spare_trajectories: int = 0,
     ) -> None:
-        """Reallocate what has no room for so many more rows and trajectories."""
+        """Reallocate the arrays that lack room for this many more rows and trajectories."""
         count = len(self._bounds) - 1
         if self._end + rows > len(self._rows["rewards"]):
             size = self._end + max(rows, spare_rows)
@@ -247,7 +246,7 @@ class ReplayBuffer:
             self._starts = _resized(self._starts, count + 1, size + 1)
 
     def _forget_dead(self) -> None:
-        """Move the collected trajectories of the buffer over those that have left it."""
+        """Overwrite evicted trajectories with those still needed."""
         first = self._first_needed()
         start, offline_rows = self._bounds[first], self._bounds[self._offline]
         live, count = self._end - start, len(self._bounds) - 1 - first
@@ -262,7 +261,7 @@ class ReplayBuffer:
         self._forgotten += first - self._offline
 
     def _first_needed(self) -> int:
-        """The oldest collected trajectory that the buffer or `keep_transitions` still holds."""
+        """The oldest collected trajectory needed by the buffer or by `keep_transitions`."""
         kept = self.newest_rows(transitions=self.keep_transitions).start
         return max(self._offline, min(self._first, bisect.bisect_left(self._bounds, kept)))
 

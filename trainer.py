@@ -1,4 +1,4 @@
-"""One update and one iteration of training: critic, actor, temperature, targets."""
+"""Training: the update of critic, actor, temperature and targets, and iterations of it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tasks import Task
 from trajectories import Batch, Info, masked_mean, without_padding
 
 CRITIC_WEIGHT_DECAY = 0.01
-# batches between looks at the losses: each look waits for the device
+# batches between checks for NaN; each check synchronises with the device
 CHECK_INTERVAL = 100
 TEMPERATURE_LR = 1e-4
 
-# what is logged under another name than training/<name>
+# metrics logged under another name than training/<name>
 _LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
 _SPREAD_NAMES = {"actor_loss": "train_loss_std"}
 
@@ -41,16 +41,16 @@ _SPREAD_NAMES = {"actor_loss": "train_loss_std"}
 def supervised_loss(
     policy: PolicyOutput, batch: Batch, entropy: Tensor | None, entropy_weight: Tensor | float
 ) -> tuple[Tensor, Info]:
-    """The decision transformer's own loss, a mean over the steps that are no padding.
+    """The loss of the (online) decision transformer, a mean over unpadded steps.
 
-    Deterministic: the squared error per action dimension. Stochastic (Zheng et al. 2022,
-    equation 5): -(log pi(a | .) + weight * entropy).
+    Deterministic: squared error per action dimension. Stochastic (Zheng et al. 2022, equation 5):
+    -(log pi(a | .) + weight * entropy).
 
     Args:
         policy: The actor's output on the batch.
         batch: The batch.
         entropy: 0-d estimate of the policy's entropy; None for a deterministic policy.
-        entropy_weight: The temperature, without gradient; 0 leaves the entropy out.
+        entropy_weight: The temperature, detached; 0 disables the entropy bonus.
     """
     if isinstance(policy, Deterministic):
         error = F.mse_loss(policy.mean, batch.actions, reduction="none").mean(-1)
@@ -63,12 +63,12 @@ def supervised_loss(
 def action_distance_loss(actions: Tensor, previous: Tensor, mask: Tensor) -> Tensor:
     """mean ||pi(s) - pi_previous(s)||^2, summed over action dimensions.
 
-    Up to a factor it is the KL divergence of two Gaussians of one fixed variance around both
-    actions, so that it holds the policy near the previous one as a KL regulariser does.
+    Up to a factor this is the KL divergence between Gaussians of equal, fixed variance around the
+    two actions, so it acts as a KL regulariser towards the previous policy.
 
     Args:
         actions: (B, K, act_dim) mean actions of the policy, with gradient.
-        previous: (B, K, act_dim) those of the previous policy, without.
+        previous: (B, K, act_dim) mean actions of the previous policy, detached.
         mask: (B, K) bool.
     """
     difference = without_padding(actions - previous, mask[..., None])
@@ -80,8 +80,8 @@ class Trainer:
 
     Args:
         settings: All settings of the run.
-        task: The task, for the sizes of the networks and the critic's LayerNorm.
-        device: Where everything is computed.
+        task: The task, for network sizes and the critic's LayerNorm.
+        device: Device of all computations.
     """
 
     def __init__(self, settings: Settings, task: Task, device: torch.device) -> None:
@@ -111,149 +111,42 @@ class Trainer:
         self.entropy_target = -float(task.act_dim)
         self.actor_updates = 0
         self.rl_coeff, self.sup_coeff, self.prev_policy_coeff = 0.0, 1.0, 0.0
-        # the actor at the iteration's start, where its distance has a coefficient
+        # the actor as of the iteration's start, if prev_policy_coeff is not 0
         self._previous: Actor | None = None
         self.phase_iterations = 0
-        # progress of an iteration under way: batches, and seconds before an interruption
+        # progress of the current iteration: batches done, and seconds before an interruption
         self.tick, self._seconds = 0, 0.0
         self._batch: Batch | None = None
         self._means = RunningMeans()
 
-    def noise(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal numbers on the training device."""
-        return torch.randn(tuple(shape), device=self.device)
-
-    def set_coefficients(
-        self, rl_coeff: float, sup_coeff: float, prev_policy_coeff: float = 0.0
-    ) -> None:
-        """Weigh the actor's losses.
-
-        Args:
-            rl_coeff, sup_coeff: Weights of the RL and of the supervised loss.
-            prev_policy_coeff: That of the distance to the actions of the actor as it was when
-                the iteration began.
-        """
-        self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
-        self.prev_policy_coeff = prev_policy_coeff
-
-    def start_phase(self, *coefficients: float) -> None:
-        """Begin pretraining or online fine-tuning: `set_coefficients`, fresh target networks.
-
-        Optimisers and the learning-rate schedule carry over.
-        """
-        self.set_coefficients(*coefficients)
-        self.phase_iterations = 0
-        self.nets.actor_target = slow_copy(self.nets.actor)
-        self.nets.critic_target = slow_copy(self.nets.critic)
-        if self.settings.compile:
-            replay_as_cuda_graphs(self.nets.actor_target)
-
-    def run_iteration(
-        self,
-        sample: Callable[[], Batch],
-        num_updates: int,
-        on_update: Callable[[], object] = lambda: None,
-        online: OnlineBuffer | None = None,
-        stop_requested: Callable[[], bool] = lambda: False,
-    ) -> dict[str, float] | None:
-        """`num_updates` actor updates, with `--num_actor_update_interval` critic updates each.
-
-        Args:
-            sample: Draws a batch.
-            num_updates: Number of actor updates.
-            on_update: Called after each, for a progress bar.
-            online: What PPO and AWR learn from, beside the batches of the supervised loss.
-            stop_requested: Asked before each batch; the iteration then ends early, and the next
-                call goes on where it was.
-
-        Returns:
-            Means over the iteration, by the names of docs/METRICS.md; None if it ended early.
-
-        Raises:
-            Divergence: a loss is not finite any more.
-        """
-        start = time.perf_counter()
-        self.nets.actor.train()
-        if self.prev_policy_coeff and self.tick == 0:
-            self._previous = slow_copy(self.nets.actor)
-        for tick in range(self.tick, self._num_ticks(num_updates, online)):
-            if stop_requested():
-                self._seconds += time.perf_counter() - start
-                return None
-            if online is None:
-                updated_actor = self._tick(tick, sample)
-            else:
-                updated_actor = self._online_tick(tick, num_updates, sample, online)
-            self.tick = tick + 1
-            if updated_actor:
-                on_update()
-            if self.tick % CHECK_INTERVAL == 0:
-                self._check_finite()
-        self._check_finite()
-        self.phase_iterations += 1
-        metrics = self._read_logged()
-        seconds = self._seconds + time.perf_counter() - start
-        metrics["time/training"] = seconds
-        metrics["time/updates_per_second"] = num_updates / seconds if num_updates else 0.0
-        self.tick, self._seconds, self._previous = 0, 0.0, None
-        return metrics
-
-    def _num_ticks(self, num_updates: int, online: OnlineBuffer | None) -> int:
-        """Batches of an iteration: what an interrupted one counts its progress in."""
-        if online is None:
-            return num_updates * self.settings.num_actor_update_interval
-        return num_updates * (2 if online.critic_first else 1)
-
-    def _tick(self, tick: int, sample: Callable[[], Batch]) -> bool:
-        with_actor = tick % self.settings.num_actor_update_interval == 0
-        self.update(sample(), with_actor)
-        return with_actor
-
-    def _online_tick(
-        self, tick: int, num_updates: int, sample: Callable[[], Batch], online: OnlineBuffer
-    ) -> bool:
-        """Critic and actor in turn on online batches, or first the one and then the other."""
-        if tick == 0 or (online.critic_first and tick == num_updates):
-            online.refresh(self.nets.critic)
-        batch = online.sample()
-        if not online.critic_first or tick < num_updates:
-            self.update_critic(batch)
-        if online.critic_first and tick < num_updates:
-            return False
-        self.update_actor(sample(), batch)
-        return True
-
-    def _check_finite(self) -> None:
-        broken = self._means.not_finite()
-        if broken:
-            raise Divergence(broken, self._batch)
+    # ---- one update
 
     def update(self, batch: Batch, with_actor: bool) -> None:
-        """One critic update; where due also the actor on the same batch, and then the targets."""
+        """One critic update, optionally followed by an actor and a target update on the batch."""
         self.update_critic(batch)
         if with_actor:
             self.update_actor(batch)
             self.update_targets()
 
     def update_critic(self, batch: Batch) -> None:
-        """One step on the critic's loss."""
+        """One step on the critic loss."""
         self._batch = batch
-        if self.settings.compile:
-            torch.compiler.cudagraph_mark_step_begin()
+        self._begin_compiled_step()
         loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
         self._log({"critic_MSE_loss": loss.detach(), **info})
 
-    def update_actor(self, batch: Batch, online: Batch | None = None) -> None:
-        """One step on the supervised and the RL loss; then the temperature, where it learns.
+    def update_actor(self, batch: Batch, on_policy: Batch | None = None) -> None:
+        """One step on the supervised and the RL loss, then on the temperature if it is learned.
 
         Args:
-            batch: For the supervised loss, and for the RL loss where there is no other.
-            online: For the RL loss of PPO and AWR.
+            batch: Batch of the supervised loss, and of the RL loss unless `on_policy` is given.
+            on_policy: Batch of the RL loss of PPO and AWR.
         """
         nets = self.nets
+        self._begin_compiled_step()
         policy = self._policy(batch, nets.actor)
         entropy = None
         if not isinstance(policy, Deterministic):
@@ -261,7 +154,7 @@ class Trainer:
             self._log({"entropy": entropy.detach(), "temperature": nets.temperature})
         weight = nets.temperature if self.settings.use_entropy_reg else 0.0
         sup_loss, sup_info = supervised_loss(policy, batch, entropy, weight)
-        rl_loss, rl_coeff, rl_info = self._rl_loss(batch, policy, online)
+        rl_loss, rl_coeff, rl_info = self._rl_loss(batch, policy, on_policy)
 
         loss = self.sup_coeff * sup_loss + rl_coeff * rl_loss
         if self._previous is not None:
@@ -279,27 +172,23 @@ class Trainer:
         losses["rl_coeff"] = torch.zeros((), device=self.device) + rl_coeff
         self._log({**{k: v.detach() for k, v in losses.items()}, **sup_info, **rl_info})
 
-    @staticmethod
-    def _policy(batch: Batch, actor: Actor) -> PolicyOutput:
-        return actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask)
-
     def _rl_loss(
-        self, batch: Batch, policy: PolicyOutput, online: Batch | None
+        self, batch: Batch, policy: PolicyOutput, on_policy: Batch | None
     ) -> tuple[Tensor, Tensor | float, Info]:
-        """The RL loss, its coefficient for this update, and what to log.
+        """The RL loss, its coefficient in this update, and metrics.
 
-        Without a coefficient the loss is for the log only, and has no gradient.
+        With a coefficient of 0 the loss is computed for the log only, without gradient.
         """
         coeff = self.rl_coeff
         if isinstance(self.algorithm, OnPolicyGradient):
-            if online is None:
+            if on_policy is None:
                 return torch.zeros((), device=self.device), 0.0, {}
             if self.algorithm.starts_late and self.phase_iterations == 0:
                 coeff = 0.0
         self.nets.critic.requires_grad_(False)
         with torch.set_grad_enabled(coeff != 0):
-            if online is not None:
-                batch, policy = online, self._policy(online, self.nets.actor)
+            if on_policy is not None:
+                batch, policy = on_policy, self._policy(on_policy, self.nets.actor)
             loss, info = self.algorithm.actor_loss(self.nets, batch, policy, self.noise)
         self.nets.critic.requires_grad_(True)
         scale = info.pop("rl_scale")
@@ -333,18 +222,133 @@ class Trainer:
         """theta' <- tau theta + (1 - tau) theta'"""
         if not self.algorithm.tau:
             return
-        pairs = [
-            (self.nets.actor_target, self.nets.actor),
-            (self.nets.critic_target, self.nets.critic),
-        ]
+        nets = self.nets
+        pairs = [(nets.actor_target, nets.actor), (nets.critic_target, nets.critic)]
         slow: list[Tensor] = [p for target, _ in pairs for p in target.parameters()]
-        fast: list[Tensor] = [p for _, online in pairs for p in online.parameters()]
+        fast: list[Tensor] = [p for _, trained in pairs for p in trained.parameters()]
         torch._foreach_lerp_(slow, fast, self.algorithm.tau)
+
+    @staticmethod
+    def _policy(batch: Batch, actor: Actor) -> PolicyOutput:
+        return actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask)
+
+    def _begin_compiled_step(self) -> None:
+        if self.settings.compile:
+            torch.compiler.cudagraph_mark_step_begin()
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal draws on the training device."""
+        return torch.randn(tuple(shape), device=self.device)
+
+    # ---- phases and iterations
+
+    def set_coefficients(
+        self, rl_coeff: float, sup_coeff: float, prev_policy_coeff: float = 0.0
+    ) -> None:
+        """Set the weights of the actor's losses.
+
+        Args:
+            rl_coeff, sup_coeff: Weights of the RL and of the supervised loss.
+            prev_policy_coeff: Weight of the distance to the actions of the actor as of the
+                iteration's start.
+        """
+        self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
+        self.prev_policy_coeff = prev_policy_coeff
+
+    def start_phase(self, *coefficients: float) -> None:
+        """Begin pretraining or fine-tuning: `set_coefficients` and fresh target networks.
+
+        Optimisers and the learning-rate schedule carry over.
+        """
+        self.set_coefficients(*coefficients)
+        self.phase_iterations = 0
+        self.nets.actor_target = slow_copy(self.nets.actor)
+        self.nets.critic_target = slow_copy(self.nets.critic)
+        if self.settings.compile:
+            replay_as_cuda_graphs(self.nets.actor_target)
+
+    def run_iteration(
+        self,
+        sample: Callable[[], Batch],
+        num_updates: int,
+        on_update: Callable[[], object] = lambda: None,
+        on_policy: OnlineBuffer | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> dict[str, float] | None:
+        """`num_updates` actor updates, with `--num_actor_update_interval` critic updates each.
+
+        Args:
+            sample: Draws a batch from the replay buffer.
+            num_updates: Number of actor updates.
+            on_update: Called after each actor update, for a progress bar.
+            on_policy: Source of batches for the RL loss of PPO and AWR.
+            stop_requested: Checked before each batch. If true, the iteration ends early and the
+                next call continues it.
+
+        Returns:
+            Means over the iteration by their names in docs/METRICS.md; None if it ended early.
+
+        Raises:
+            Divergence: a loss is NaN or infinite.
+        """
+        start = time.perf_counter()
+        self.nets.actor.train()
+        if self.prev_policy_coeff and self.tick == 0:
+            self._previous = slow_copy(self.nets.actor)
+        for tick in range(self.tick, self._num_ticks(num_updates, on_policy)):
+            if stop_requested():
+                self._seconds += time.perf_counter() - start
+                return None
+            if on_policy is None:
+                updated_actor = tick % self.settings.num_actor_update_interval == 0
+                self.update(sample(), updated_actor)
+            else:
+                updated_actor = self._on_policy_tick(tick, num_updates, sample, on_policy)
+            self.tick = tick + 1
+            if updated_actor:
+                on_update()
+            if self.tick % CHECK_INTERVAL == 0:
+                self._check_finite()
+        self._check_finite()
+        self.phase_iterations += 1
+        metrics = self._read_metrics()
+        seconds = self._seconds + time.perf_counter() - start
+        metrics["time/training"] = seconds
+        metrics["time/updates_per_second"] = num_updates / seconds if num_updates else 0.0
+        self.tick, self._seconds, self._previous = 0, 0.0, None
+        return metrics
+
+    def _num_ticks(self, num_updates: int, on_policy: OnlineBuffer | None) -> int:
+        """Batches per iteration."""
+        if on_policy is None:
+            return num_updates * self.settings.num_actor_update_interval
+        return num_updates * (2 if on_policy.critic_first else 1)
+
+    def _on_policy_tick(
+        self, tick: int, num_updates: int, sample: Callable[[], Batch], on_policy: OnlineBuffer
+    ) -> bool:
+        """PPO: critic and actor on every batch. AWR: first all critic, then all actor updates."""
+        if tick == 0 or (on_policy.critic_first and tick == num_updates):
+            on_policy.refresh(self.nets.critic)
+        batch = on_policy.sample()
+        if not on_policy.critic_first or tick < num_updates:
+            self.update_critic(batch)
+        if on_policy.critic_first and tick < num_updates:
+            return False
+        self.update_actor(sample(), batch)
+        return True
+
+    # ---- metrics and checkpoints
 
     def _log(self, info: Info) -> None:
         self._means.add(info)
 
-    def _read_logged(self) -> dict[str, float]:
+    def _check_finite(self) -> None:
+        broken = self._means.not_finite()
+        if broken:
+            raise Divergence(broken, self._batch)
+
+    def _read_metrics(self) -> dict[str, float]:
         metrics = {"training/actor_lr": self.actor_lr}
         for name, (mean, deviation) in self._means.read().items():
             metrics[f"training/{_LOG_NAMES.get(name, name)}"] = mean
@@ -373,7 +377,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict()`; learning rates and coefficients stay those of the settings."""
+        """Restore `state_dict()`; learning rates and coefficients are taken from the settings."""
         nets = self.nets
         for name in ("actor", "critic", "actor_target", "critic_target"):
             getattr(nets, name).load_state_dict(state[name])

@@ -1,8 +1,8 @@
-"""A policy that sees the state alone: the multilayer perceptron of TD3 and TD3+BC.
+"""MLP policy of the current state, as in TD3 and TD3+BC.
 
-With the deterministic head, two hidden layers of 256 and ReLU it is the actor of Fujimoto, van
-Hoof, Meger 2018 (arXiv 1802.09477) and Fujimoto, Gu 2021 (arXiv 2106.06860). It is called like
-the decision transformer, so that all else works with either.
+With a deterministic head, two hidden layers of 256 and ReLU it is the actor of Fujimoto, van Hoof,
+Meger 2018 (arXiv 1802.09477) and Fujimoto, Gu 2021 (arXiv 2106.06860). Its interface is that of the
+decision transformer.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
+from decision_transformer.gpt2 import make_activation
 from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
 
 
 class DecisionMLP(nn.Module):
-    """Policy over the steps of sub-trajectories, each step by itself.
+    """Policy that predicts each action from the current state only.
 
     Args:
         obs_dim, act_dim: Lengths of an observation and of an action.
         width, depth: Size and number of the hidden layers.
-        activation: Name of their activation, as `transformers` knows it.
-        stochastic: A tanh-Gaussian policy instead of a deterministic one.
-        autocast_dtype: Run the hidden layers in this type (bfloat16) by autocast; the head,
-            losses and weights stay float32. None: everything in float32.
+        activation: Their activation, a name in `transformers.activations`.
+        stochastic: Tanh-Gaussian instead of deterministic policy.
+        autocast_dtype: Autocast type of the hidden layers (bfloat16); weights, head and losses stay
+            float32. None runs everything in float32.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DecisionMLP(nn.Module):
         self.autocast_dtype = autocast_dtype
         sizes = [obs_dim] + depth * [width]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.activation = ACT2FN[activation]
+        self.activation = make_activation(activation)
         head = GaussianHead if stochastic else DeterministicHead
         self.predict_action = head(width, act_dim)
 
@@ -63,15 +63,15 @@ class DecisionMLP(nn.Module):
 
         Args:
             states: (B, K, obs_dim) normalised.
-            actions, rtg, timesteps, mask: As for the decision transformer; not read.
+            actions, rtg, timesteps, mask: As for the decision transformer; unused.
 
         Returns:
-            The policy's output for all K steps; meaningless at padded ones.
+            The policy output for all K steps; undefined at padding.
         """
         return self._predict(states)
 
     def act(self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor) -> PolicyOutput:
-        """The policy's output for the last step of a history, (B, act_dim)."""
+        """The policy output for the last step of a history, (B, act_dim)."""
         return self._predict(states[:, -1])
 
     def _predict(self, states: Tensor) -> PolicyOutput:

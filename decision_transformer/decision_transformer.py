@@ -1,23 +1,26 @@
 """The decision transformer (Chen et al. 2021, arXiv 2106.01345; online: arXiv 2202.05607).
 
 A trajectory is the token sequence  R_0 s_0 a_0 R_1 s_1 a_1 ...  of return-to-go, state and
-action. The output at s_t predicts a_t; the output at a_t predicts s_{t+1} and R_{t+1} (heads
-that no loss uses, kept because the published model has them).
+action. The output at s_t predicts a_t. The outputs at a_t predict s_{t+1} and R_{t+1}; no loss uses
+them, but the published model has these heads.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import GPT2Config
 
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
 from fast_cpu.acting_twin import ActingTwin
 from trajectories import MAX_TIMESTEPS
+
+if TYPE_CHECKING:
+    from transformers import GPT2Config
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class TransformerSize:
     """Shape and regularisation of the transformer.
 
     Attributes:
-        embed_dim, n_layer, n_head: Width, depth, attention heads.
-        activation: Name of the MLPs' activation, as `transformers` knows it.
+        embed_dim, n_layer, n_head: Width, depth and attention heads per block.
+        activation: Activation of the MLPs, a name in `transformers.activations`.
         dropout: Dropout of attention weights and residual branches.
         embed_dropout: Dropout of the token embeddings.
     """
@@ -39,6 +42,8 @@ class TransformerSize:
     embed_dropout: float = 0.1
 
     def gpt2_config(self) -> GPT2Config:
+        from transformers import GPT2Config  # slow to import
+
         return GPT2Config(
             vocab_size=1,
             bos_token_id=None,
@@ -61,10 +66,10 @@ class DecisionTransformer(nn.Module):
     Args:
         obs_dim, act_dim: Lengths of an observation and of an action.
         size: Shape of the transformer.
-        stochastic: A tanh-Gaussian policy instead of a deterministic one.
+        stochastic: Tanh-Gaussian instead of deterministic policy.
         ordering: Add a learned embedding of the absolute timestep to all three tokens of a step.
-        dtype: What the transformer computes in. With bfloat16 its weights are rounded anew for
-            each pass; weights, gradients, embeddings, heads and losses stay float32.
+        dtype: Compute type of the transformer. With bfloat16 its weights are rounded for each
+            pass; weights, gradients, embeddings, heads and losses stay float32.
     """
 
     def __init__(
@@ -104,33 +109,33 @@ class DecisionTransformer(nn.Module):
         timesteps: Tensor,
         mask: Tensor | None = None,
     ) -> PolicyOutput:
-        """Predict the action of every step from the steps before it.
+        """Predict the action of every step from the history up to its state.
 
         Args:
             states: (B, K, obs_dim) normalised.
-            actions: (B, K, act_dim); the last one is never read.
+            actions: (B, K, act_dim); the last one is not used.
             rtg: (B, K, 1) scaled return-to-go.
             timesteps: (B, K) int64 steps since the episode's start, below 1000.
-            mask: (B, K) bool, False at padded steps, which others then cannot attend to; None
-                attends to all steps.
+            mask: (B, K) bool, False at padded steps, which no other step attends to; None if
+                there is no padding.
 
         Returns:
-            The policy's output for all K steps; meaningless at padded ones.
+            The policy output for all K steps; undefined at padding.
         """
         self._twin.clear()
-        # no prediction of an action reads the last action: its token is left out (though with
-        # K = 1 the empty slice still gives the action embedding a gradient, of zero)
+        # no action prediction attends to the last action, so its token is omitted; with K = 1 the
+        # empty slice still gives the action embedding a (zero) gradient
         tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
         keep = None if mask is None else mask.repeat_interleave(3, dim=1)[:, :-1]
         return self.predict_action(self._decode(tokens, keep, slice(1, None, 3)))
 
     def act(self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor) -> PolicyOutput:
-        """The policy's output for the last step of a history without padding, (B, act_dim).
+        """The policy output for the last step of an unpadded history, (B, act_dim).
 
-        Arguments are those of `forward`, K being the steps that exist.
+        Takes the arguments of `forward` for the K steps so far.
         """
         tokens = self._tokens(states, actions[:, :-1], rtg, timesteps)
-        # asked here, for a compiled forward could not ask
+        # checked here because a compiled forward cannot
         acting = torch.is_inference_mode_enabled()
         hidden = self._decode(tokens, None, slice(-1, None), acting)
         return self.predict_action(hidden[:, 0])
@@ -150,7 +155,7 @@ class DecisionTransformer(nn.Module):
         return self.predict_state(hidden), self.predict_return(hidden)
 
     def _tokens(self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor) -> Tensor:
-        """Interleave to (B, T, E): 3K tokens, or 3K - 1 when the last action is left out."""
+        """Interleave to (B, T, E): 3K tokens, or 3K - 1 without the last action."""
         batch, steps = timesteps.shape
         kinds = [self.embed_return(rtg), self.embed_state(states), self.embed_action(actions)]
         if self.embed_ordering is not None:

@@ -1,32 +1,41 @@
 """The GPT-2 decoder (Radford et al. 2019), without token and position embeddings.
 
-Parameters have the names and layouts of `transformers.GPT2Model` (linear weights stored
-input x output), so a state dict goes from one to the other; see `GPT2Decoder.gpt2_state_dict`.
-Attention is written out as batched products and a softmax: a decision transformer's sequences are
-short (59 tokens at K = 20), it masks padded steps and, in its last block, asks for some of the
-positions only; `scaled_dot_product_attention` is several times slower for that on a CPU.
+Parameters have the names and layouts of `transformers.GPT2Model` (linear weights are stored
+input x output), so state dicts are interchangeable; see `GPT2Decoder.gpt2_state_dict`.
+Attention is written out as batched products and a softmax: sequences are short (59 tokens at
+K = 20), padded steps are masked, and the last block only queries some positions. On a CPU
+`scaled_dot_product_attention` is several times slower for this.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config
-from transformers.activations import ACT2FN
 
 from fast_cpu.dropout import Dropout
 from fast_cpu.linear import is_packed, linear
 
-# entries of GPT2Model's state dict that embed tokens and positions; the decoder has neither
+if TYPE_CHECKING:
+    from transformers import GPT2Config
+
+# GPT2Model's token and position embeddings, which the decoder does not have
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
 
 
+def make_activation(name: str) -> nn.Module:
+    """The activation with this name in `transformers.activations`."""
+    from transformers.activations import ACT2FN  # slow to import
+
+    module: nn.Module = ACT2FN[name]
+    return module
+
+
 class Linear(nn.Module):
-    """A linear layer whose weight is stored input x output, as GPT-2's checkpoints have it."""
+    """A linear layer with its weight stored input x output, as in GPT-2's checkpoints."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -49,19 +58,19 @@ class SelfAttention(nn.Module):
         self.attn_dropout = Dropout(config.attn_pdrop)
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, T, parts x E) -> as many (B x heads, T, head size)"""
+        """(B, T, parts x E) -> `parts` tensors (B x heads, T, head size)"""
         x = x.unflatten(-1, (parts, self.n_head, -1)).permute(2, 0, 3, 1, 4)
         return x.flatten(1, 2).unbind(0)
 
     def forward(self, x: Tensor, bias: Tensor, queries: slice | None) -> Tensor:
-        """x (B, T, E); bias (B, Q, T) or (Q, T) is added to the scores."""
+        """x (B, T, E) -> (B, Q, E); bias (B, Q, T) or (Q, T) is added to the scores."""
         batch, size = x.shape[0], x.shape[-1]
         weight, c = self.c_attn.weight, self.c_attn.bias
         if queries is None or is_packed(weight):
             q, k, v = self._heads(self.c_attn(x), 3)
             q = q if queries is None else q[:, queries]
         else:
-            # only some positions ask; all of them answer
+            # some positions query, all provide keys and values
             (q,) = self._heads(linear(x[:, queries], weight[:, :size], c[:size]), 1)
             k, v = self._heads(linear(x, weight[:, size:], c[size:]), 2)
         if bias.dim() == 3:
@@ -73,14 +82,14 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The two-layer network of a block, `n_inner` wide."""
+    """The two-layer MLP of a block, `n_inner` wide."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         inner = config.n_inner or 4 * config.n_embd
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)
-        self.act = ACT2FN[config.activation_function]
+        self.act = make_activation(config.activation_function)
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.act, nn.ReLU):
@@ -107,7 +116,7 @@ class Block(nn.Module):
 
 
 class GPT2Decoder(nn.Module):
-    """GPT-2's blocks and final LayerNorm over given input embeddings."""
+    """GPT-2's blocks and final LayerNorm, applied to input embeddings."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -126,18 +135,18 @@ class GPT2Decoder(nn.Module):
 
         Args:
             embeddings: (B, T, E) input embeddings.
-            keep: (B, T) bool, False where a token is padding that no other token may attend to;
-                None attends to all.
-            queries: The positions whose output is wanted; None for all. The last block computes
-                its queries, projection and MLP for these only, with identical results.
+            keep: (B, T) bool, False at padding, which no other token attends to; None if there is
+                no padding.
+            queries: Positions whose output is needed; None for all. The last block computes its
+                queries, projection and MLP for these only, with identical results.
 
         Returns:
-            (B, Q, E) hidden states after the final LayerNorm; meaningless at padding.
+            (B, Q, E) hidden states after the final LayerNorm; undefined at padding.
         """
         length = embeddings.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()
         if keep is not None:
-            # a padded token sees itself, or its softmax would be over nothing
+            # a padded token attends to itself: a softmax over nothing would be NaN
             itself = torch.eye(length, dtype=torch.bool, device=embeddings.device)
             mask = (mask & keep[:, None, :]) | itself
         bias = embeddings.new_zeros(mask.shape).masked_fill_(~mask, -math.inf)
@@ -148,12 +157,12 @@ class GPT2Decoder(nn.Module):
         return self.ln_f(self.h[-1](x, rows, queries))
 
     def matrices(self) -> set[str]:
-        """Names of the parameters that are linear layers' weights."""
+        """Names of the weights of the linear layers."""
         layers = [name for name, m in self.named_modules() if isinstance(m, Linear)]
         return {f"{name}.weight" for name in layers}
 
     def gpt2_state_dict(self) -> dict[str, Tensor]:
-        """The weights as `transformers.GPT2Model.load_state_dict` takes them, embeddings zero."""
+        """The weights for `transformers.GPT2Model.load_state_dict`, with zero embeddings."""
         size = self.config.n_embd
         return {
             **self.state_dict(),
@@ -162,5 +171,5 @@ class GPT2Decoder(nn.Module):
         }
 
     def load_gpt2_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the weights of a `transformers.GPT2Model`, leaving out its embeddings."""
+        """Load the weights of a `transformers.GPT2Model` except its embeddings."""
         self.load_state_dict({k: v for k, v in state.items() if k not in _EMBEDDINGS})

@@ -1,8 +1,7 @@
-"""What the policy puts out for a batch of states: an action, or a distribution of actions.
+"""Policy outputs: a deterministic action or a tanh-squashed diagonal Gaussian, and their heads.
 
-The distribution is the tanh-squashed diagonal Gaussian of Haarnoja et al. 2018
-(arXiv 1801.01290, appendix C). Every random draw comes from a `Noise` source that the caller
-hands in, so that an update can be replayed from recorded draws.
+The Gaussian is that of Haarnoja et al. 2018 (arXiv 1801.01290, appendix C). Random draws come from
+a `Noise` source passed in by the caller, so an update can be replayed from recorded draws.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# standard normal numbers of the given shape, on the device of the update
+# shape -> standard normal draws on the device of the update
 Noise = Callable[[Sequence[int]], Tensor]
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
@@ -23,7 +22,7 @@ _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
 
 @dataclass
 class Deterministic:
-    """One action per state: a, with no distribution around it.
+    """One action per state.
 
     Attributes:
         mean: (..., act_dim) the action, tanh-squashed.
@@ -32,7 +31,7 @@ class Deterministic:
     mean: Tensor
 
     def sample(self, noise: Noise) -> Tensor:
-        """The action itself: nothing is drawn."""
+        """The action itself; draws nothing."""
         return self.mean
 
 
@@ -50,7 +49,7 @@ class TanhGaussian:
 
     @property
     def mean(self) -> Tensor:
-        """(..., act_dim) tanh(loc): the action when acting deterministically."""
+        """(..., act_dim) tanh(loc), the action in evaluation."""
         return self.loc.tanh()
 
     def _log_density(self, u: Tensor) -> Tensor:
@@ -70,12 +69,12 @@ class TanhGaussian:
         return self.sample_with_log_prob(noise)[0]
 
     def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """A reparameterised sample and its log-density, from its value before the tanh."""
+        """A reparameterised sample and its log-density, computed from its pre-tanh value."""
         u = self.loc + self.std * noise(self.loc.shape)
         return u.tanh(), self._log_density(u)
 
     def entropy(self, noise: Noise) -> Tensor:
-        """(...) minus the log-density of one reparameterised sample: an unbiased estimate."""
+        """(...) single-sample estimate of the entropy, reparameterised."""
         return -self.sample_with_log_prob(noise)[1]
 
 
@@ -83,7 +82,7 @@ PolicyOutput = Deterministic | TanhGaussian
 
 
 class DeterministicHead(nn.Sequential):
-    """hidden state -> tanh(linear)."""
+    """Maps hidden states to tanh(linear)."""
 
     def __init__(self, hidden_dim: int, act_dim: int) -> None:
         super().__init__(nn.Linear(hidden_dim, act_dim), nn.Tanh())
@@ -93,7 +92,7 @@ class DeterministicHead(nn.Sequential):
 
 
 class GaussianHead(nn.Module):
-    """hidden state -> mean and log standard deviation, the latter squashed into [-5, 2]."""
+    """Maps hidden states to mean and log standard deviation, the latter squashed to [-5, 2]."""
 
     def __init__(self, hidden_dim: int, act_dim: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""A network made ready for acting: weights rounded to its type, and packed on the CPU.
+"""A copy of a network prepared for acting: weights in the compute type, packed on the CPU.
 
-In a rollout the same weights multiply a handful of rows at each of a thousand steps. There
-oneDNN takes as long to bring a weight into its own layout as for the product itself, so that it
-is done once: collecting with one environment takes half the time.
+A rollout multiplies the same weights with a handful of rows at each of a thousand steps. oneDNN
+needs as long to reorder a weight into its own layout as for the product itself, so reordering once
+per rollout halves the time to collect with one environment.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class ActingTwin(Generic[Module]):
-    """A copy of a module for acting, made anew when the weights are others.
+    """Caches a copy of a module for acting, rebuilt when the weights change.
 
-    A copy of a network begins without one.
+    Deep copies start with an empty cache.
     """
 
     def __init__(self) -> None:
         self._twin: Module | None = None
         self._parameters: list[nn.Parameter] = []
-        # where the weights were, and which version, when the twin was made
+        # address and version of each weight when the twin was built
         self._seen: list[tuple[int, int]] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActingTwin[Module]:
         return ActingTwin()
 
     def of(self, module: Module, matrices: set[str], dtype: torch.dtype) -> Module:
-        """The module with all parameters in this type, without gradients.
+        """The copy of a module, with all parameters converted to a type and without gradients.
 
         Args:
-            module: The same at each call.
-            matrices: Names of the parameters that `linear` multiplies with, and nothing else uses.
-            dtype: Type to compute in.
+            module: The module, the same at each call.
+            matrices: Names of the weights used by `linear` only.
+            dtype: Compute type.
         """
         if self._twin is None or self._seen != self._state():
             weights: dict[int, Tensor] = {}
             for name, p in module.named_parameters():
                 weight = p.detach().to(dtype)
                 weights[id(p)] = packed(weight) if name in matrices else weight
-            # what the copying finds in its memo it takes instead of a copy
+            # deepcopy takes what is in its memo instead of copying
             self._twin = copy.deepcopy(module, dict(weights))
             self._parameters = list(module.parameters())
             self._seen = self._state()
@@ -55,7 +55,7 @@ class ActingTwin(Generic[Module]):
         return self._twin
 
     def clear(self) -> None:
-        """Give the memory back: training goes on, and changes the weights."""
+        """Free the copy, as training is about to change the weights."""
         self._twin, self._parameters, self._seen = None, [], []
 
     def _state(self) -> list[tuple[int, int]]:

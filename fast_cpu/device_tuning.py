@@ -1,14 +1,14 @@
-"""How a device computes: float32 products, and on a CPU also what becomes of freed memory.
+"""Device set-up: float32 matrix products, and memory reuse on the CPU.
 
-Both of the CPU's settings change no number and together double the speed of training.
+Neither CPU setting changes any result; together they double the speed of training.
 
-Products: PyTorch multiplies float32 matrices through MKL, which is slow on processors that are not
-Intel's; `set_float32_matmul_precision("medium")` sends them to oneDNN. That setting allows oneDNN
-to compute in bfloat16, and on some processors it does. So the error is measured against float64,
-and where it is not that of float32 the setting is taken back.
+Products: PyTorch uses MKL for float32 matrices, which is slow on CPUs not made by Intel.
+`set_float32_matmul_precision("medium")` switches to oneDNN, but also allows it to compute in
+bfloat16, which it does on some CPUs. The error is therefore measured against float64, and the
+setting is reverted if it exceeds that of float32.
 
-Memory: glibc hands large blocks back to the system when they are freed and takes new ones, page by
-page, for the next tensor, which costs a quarter of an update. It can be told to keep them.
+Memory: by default glibc returns large freed blocks to the system and maps new ones page by page
+for the next tensor, which costs a quarter of an update. `mallopt` makes it keep them.
 """
 
 from __future__ import annotations
@@ -22,54 +22,56 @@ from torch import Tensor
 from fast_cpu.linear import linear
 from utils import UserError
 
-# glibc's names of what mallopt sets (malloc.h)
+# parameters of glibc's mallopt (malloc.h)
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # relative error of a product of 512 terms: 1e-6 in float32, 2e-3 in bfloat16, 2e-4 in TF32
 _FLOAT32_ERROR = 1e-5
 
 
 def check_device(device: torch.device, precision: str, compiled: bool) -> None:
-    """Refuse what this device cannot do.
+    """Reject settings that the device does not support.
 
     Args:
-        device: Where everything is computed.
+        device: Device of the run.
         precision, compiled: `--precision` and `--compile`.
 
     Raises:
-        UserError: names the flag.
+        UserError: --compile or tf32 without a CUDA device.
     """
     if device.type == "cuda":
         return
-    for asked, flag, instead in (
-        (compiled, "--compile 1", "leave it out"),
+    for used, flag, instead in (
+        (compiled, "--compile 1", "drop the flag"),
         (precision == "tf32", "--precision tf32", "use fp32 or bf16"),
     ):
-        if asked:
-            raise UserError(f"{flag}: needs a CUDA device and this run is on {device}; {instead}")
+        if used:
+            raise UserError(f"{flag} needs a CUDA device, but the run is on {device}; {instead}")
 
 
 def tune_device(device: torch.device, precision: str = "fp32") -> None:
-    """Make ready for computing on a device; with tf32 a GPU rounds factors to 10 bits."""
+    """Configure matrix products (TF32 on a GPU only with `--precision tf32`) and CPU memory."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        # recurrent critics run on cuDNN, which has a switch of its own
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         return
     keep_freed_memory()
     use_fast_products()
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc reuse freed memory instead of returning it; False where there is no glibc."""
+    """Make glibc reuse freed memory instead of returning it; False without glibc."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # no block by mmap, none of the heap given back
+    # allocate nothing by mmap, never trim the heap
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
 def use_fast_products() -> bool:
-    """Send float32 products to oneDNN, if they stay float32; returns whether they do."""
+    """Use oneDNN for float32 products if that keeps float32 accuracy; returns whether it does."""
     torch.set_float32_matmul_precision("medium")
     exact = product_error() < _FLOAT32_ERROR
     if not exact:
@@ -78,7 +80,7 @@ def use_fast_products() -> bool:
 
 
 def product_error() -> float:
-    """The largest error, relative to the result's norm, of the kinds of products in an update."""
+    """Largest relative error (of the norm) among the kinds of matrix products in an update."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:

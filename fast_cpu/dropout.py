@@ -1,8 +1,8 @@
-"""Dropout whose random numbers are cheap on the CPU.
+"""Dropout with cheap random numbers on the CPU.
 
-PyTorch's own dropout takes a tenth of an update there, most of it for random numbers. Here 16
-random bits decide on one number, they come from NumPy's SFC64 seeded by PyTorch's generator, and
-the sum with a residual is one pass over memory. On other devices PyTorch's kernel is used.
+PyTorch's dropout takes a tenth of an update on the CPU, mostly for random numbers. This one uses 16
+random bits per element from NumPy's SFC64, seeded by PyTorch's generator, and adds the residual in
+the same pass over memory. Other devices use PyTorch's kernel.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# numbers that a random 64-bit word decides on, and the values of its 16 bits for each
+# elements per random 64-bit word, and values of the 16 bits of each
 _PER_WORD, _LEVELS = 4, 65536
-# numbers made at a time, so that what is between stays in the processor's cache
+# elements per block, so that intermediates stay in the CPU cache
 _BLOCK = 2**18
 
 
 def keep_noise(like: Tensor, p: float) -> Tensor:
-    """0 with probability p, else 1 / (1 - p), independently for each number of a CPU tensor.
+    """0 with probability p, else 1 / (1 - p), independently for each element of a CPU tensor.
 
-    p is rounded to a multiple of 1 / 65536, and the scale is that of the rounded p.
+    p is rounded to a multiple of 1 / 65536; the scale uses the rounded p.
     """
     drop = min(round(p * _LEVELS), _LEVELS - 1)
     generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, ()))))
@@ -36,7 +36,7 @@ def keep_noise(like: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout with probability p in training, nothing else."""
+    """Dropout with probability p in training, identity in evaluation."""
 
     def __init__(self, p: float) -> None:
         super().__init__()

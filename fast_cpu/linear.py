@@ -1,8 +1,7 @@
-"""y = activation(x W + b) with W stored input x output, as GPT-2's checkpoints have it.
+"""y = activation(x W + b) with W stored input x output, as in GPT-2's checkpoints.
 
-On the CPU the product is oneDNN's, which adds the bias and applies ReLU while it writes the
-result: half the time of the three separate passes over memory that PyTorch's own layer takes
-there. Elsewhere, and without oneDNN, it is PyTorch's own layer.
+On the CPU oneDNN fuses product, bias and ReLU, which takes half the time of the three separate
+passes over memory of PyTorch's layer. On other devices, or without oneDNN, this is PyTorch's layer.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from torch.autograd.function import once_differentiable
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """x (..., in), weight (in, out), bias (out,) -> (..., out); ReLU after it where wanted.
+    """x (..., in), weight (in, out), bias (out,) -> (..., out), optionally followed by ReLU.
 
-    A weight may be `packed` where no gradient is needed.
+    The weight may be `packed` if no gradient is needed.
     """
     if is_packed(weight):
         return _product(x.reshape(-1, x.shape[-1]), weight, bias, relu).view(*x.shape[:-1], -1)
@@ -29,9 +28,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tenso
 
 
 def packed(weight: Tensor) -> Tensor:
-    """The weight (in, out) in oneDNN's own layout, for `linear`; as it is where that is not used.
+    """The weight (in, out) in oneDNN's own layout, or unchanged if oneDNN is not used.
 
-    A packed weight has no gradient and no slices.
+    A packed weight supports neither gradients nor slicing.
     """
     if not fusable(weight):
         return weight
@@ -39,7 +38,7 @@ def packed(weight: Tensor) -> Tensor:
 
 
 def is_packed(weight: Tensor) -> bool:
-    """Whether `packed` changed the layout."""
+    """Whether a weight is in oneDNN's layout."""
     return weight.is_mkldnn
 
 
@@ -50,7 +49,7 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
 
 
 def fusable(x: Tensor) -> bool:
-    """Whether oneDNN's product is used for this tensor."""
+    """Whether `linear` uses oneDNN for this tensor."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.enabled or torch.compiler.is_compiling():
         return False
     if x.dtype == torch.bfloat16:
@@ -62,7 +61,7 @@ class _FusedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        # a part of a larger weight is copied: for its strides oneDNN has slow code only
+        # copy slices of a larger weight: oneDNN is slow with their strides
         weight = weight.contiguous()
         y = _product(rows, weight.t(), bias, relu)
         ctx.save_for_backward(rows, weight, y if relu else None)

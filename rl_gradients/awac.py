@@ -28,7 +28,7 @@ def advantage_weights(advantage: Tensor, beta: float) -> Tensor:
 
 
 def normalized_advantage_weights(advantage: Tensor, beta: float, mask: Tensor) -> Tensor:
-    """A softmax of A / beta over all steps of the batch that are no padding, (B, K)."""
+    """Softmax of A / beta over all unpadded steps of the batch, (B, K)."""
     logits = torch.where(mask, advantage / beta, -torch.inf)
     return logits.flatten().softmax(0).view_as(logits)
 
@@ -36,8 +36,8 @@ def normalized_advantage_weights(advantage: Tensor, beta: float, mask: Tensor) -
 class AWAC(RLGradient):
     """Advantage-weighted regression onto the data's actions.
 
-    `--AWAC_soft_flag` 0: no entropy; 1: the critics are SAC's; 2: the actor's loss also has
-    SAC's entropy.
+    `--AWAC_soft_flag` 0: no entropy terms; 1: SAC's soft critic target; 2: also SAC's entropy term
+    in the actor loss.
     """
 
     tunes_temperature = True
@@ -74,6 +74,7 @@ class AWAC(RLGradient):
                 weights = advantage_weights(q - v, self.beta)
         loss = weighted_regression_loss(weights, log_likelihood(policy, batch.actions), batch.mask)
         if isinstance(policy, TanhGaussian):
+            # drawn for every flag value, which keeps the published order of random draws
             entropy = masked_mean(policy.entropy(noise), batch.mask)
             if self.soft == 2:
                 loss = loss - nets.temperature * entropy

@@ -14,7 +14,7 @@ from trajectories import Batch, Info, masked_mean
 
 
 class AWR(OnPolicyGradient):
-    """Fits V to TD(lambda) returns, then the policy to the buffer's actions by advantage."""
+    """Fits V to TD(lambda) returns, then the policy to stored actions, weighted by advantage."""
 
     critic_first = True
     starts_late = True

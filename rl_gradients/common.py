@@ -1,6 +1,6 @@
-"""What all RL gradients share: the interface to the trainer, masked means, TD targets.
+"""Shared by all RL gradients: the interface to the trainer, TD targets, regression losses.
 
-Shapes: B sub-trajectories of K steps. "Masked" steps are padding; they never count.
+Shapes: B sub-trajectories of K steps. Padding never contributes to a loss.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from trajectories import MAX_TIMESTEPS, Batch, Info, critic_mean, masked_mean, w
 
 @dataclass
 class Networks:
-    """Everything that is trained, and the targets.
+    """The trained networks and their targets.
 
     Attributes:
-        actor, critic: The online networks.
-        actor_target, critic_target: Their slow copies.
-        log_temperature: 0-d parameter, log of the entropy's weight.
+        actor, critic: The trained networks.
+        actor_target, critic_target: Target networks, Polyak averages of them.
+        log_temperature: 0-d parameter, log of the entropy temperature.
     """
 
     actor: Actor
@@ -36,20 +36,20 @@ class Networks:
 
     @property
     def temperature(self) -> Tensor:
-        """The entropy's weight, outside the graph."""
+        """The entropy temperature, detached."""
         return self.log_temperature.detach().exp()
 
 
 class RLGradient(ABC):
-    """One algorithm as the trainer sees it.
+    """Interface of an RL algorithm to the trainer.
 
-    A batch first goes through `critic_loss` and a step of the critic, then, where the actor is
-    due, through `actor_loss` with the updated critic.
+    For each batch the trainer steps the critic on `critic_loss` and then, if the actor is updated,
+    the actor on `actor_loss` with the updated critic.
 
     Attributes:
-        num_q, with_v: Which critics it needs.
-        tunes_temperature: Whether the entropy's weight is learned whatever `--use_entropy_reg`.
-        tau: Rate of the target networks.
+        num_q, with_v: Number of Q networks, and whether there is a V network.
+        tunes_temperature: Learn the entropy temperature regardless of `--use_entropy_reg`.
+        tau: Update rate of the target networks.
     """
 
     num_q: ClassVar[int] = 2
@@ -62,31 +62,31 @@ class RLGradient(ABC):
 
     @abstractmethod
     def critic_loss(self, nets: Networks, batch: Batch, noise: Noise) -> tuple[Tensor, Info]:
-        """The critic's loss and what to log of it."""
+        """The critic loss and metrics to log."""
 
     @abstractmethod
     def actor_loss(
         self, nets: Networks, batch: Batch, policy: PolicyOutput, noise: Noise
     ) -> tuple[Tensor, Info]:
-        """The RL part of the actor's loss.
+        """The RL term of the actor loss.
 
         Args:
-            nets: The networks, the critic already updated on this batch.
+            nets: The networks; the critic is already updated on this batch.
             batch: The batch.
-            policy: The actor's output on it, with gradient.
+            policy: The actor's output on the batch, with gradient.
             noise: Source of normal draws.
 
         Returns:
-            The loss, and information to log; its entry "rl_scale" is what
-            `--normalized_rl_coeff 1` divides the RL coefficient by.
+            The loss and metrics to log. The entry "rl_scale" is not logged:
+            `--normalized_rl_coeff 1` divides the RL coefficient by it.
         """
 
 
 def next_policy(nets: Networks, batch: Batch) -> PolicyOutput:
     """The target actor's output at the next states: pi'(. | s_{t+1}), t = 0 .. K-1.
 
-    The batch is shifted by one step; what follows the last action is not known (0), and the
-    timestep stays below the horizon. As in the published runs this forward attends to padding.
+    The batch is shifted by one step; the unknown action after the last one is 0, and timesteps are
+    clamped to the embedding table. As in the published runs this forward pass attends to padding.
     """
     actions = torch.cat([batch.actions[:, 1:], torch.zeros_like(batch.actions[:, :1])], dim=1)
     last = (batch.timesteps[:, -1:] + 1).clamp(max=MAX_TIMESTEPS - 1)
@@ -103,8 +103,8 @@ def twin_q_loss(q: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Info]:
     """sum_i mean (Q_i(s, a) - y)^2.
 
     Args:
-        q: (num_q, B, K) all critics at the data's actions.
-        target: (B, K) y, without gradient.
+        q: (num_q, B, K) all Q networks at the data's actions.
+        target: (B, K) y, detached.
         mask: (B, K) bool.
     """
     error = without_padding(q - target, mask)
@@ -113,7 +113,11 @@ def twin_q_loss(q: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Info]:
 
 
 def gaussian(policy: PolicyOutput) -> TanhGaussian:
-    """The policy as a distribution, for algorithms that need one."""
+    """The policy output, narrowed to a distribution.
+
+    Raises:
+        TypeError: the policy is deterministic.
+    """
     if not isinstance(policy, TanhGaussian):
         raise TypeError("this algorithm needs a stochastic policy")
     return policy
@@ -122,7 +126,7 @@ def gaussian(policy: PolicyOutput) -> TanhGaussian:
 def log_likelihood(policy: PolicyOutput, actions: Tensor) -> Tensor:
     """log pi(a | s), (B, K), of actions (B, K, act_dim).
 
-    For a deterministic policy -||pi(s) - a||^2: a Gaussian's, up to scale and constant.
+    For a deterministic policy -||pi(s) - a||^2, a Gaussian log-likelihood up to scale and constant.
     """
     if isinstance(policy, TanhGaussian):
         return policy.log_prob(actions)
@@ -133,8 +137,8 @@ def weighted_regression_loss(weights: Tensor, log_prob: Tensor, mask: Tensor) ->
     """-mean w(s, a) log pi(a | s).
 
     Args:
-        weights: (B, K) without gradient.
-        log_prob: (B, K) with gradient to the policy.
+        weights: (B, K) detached.
+        log_prob: (B, K) with gradient.
         mask: (B, K) bool.
     """
     return -masked_mean(without_padding(weights, mask) * log_prob, mask)

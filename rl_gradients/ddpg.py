@@ -13,10 +13,10 @@ from trajectories import Batch, Info, clamp_action
 
 
 class DDPG(RLGradient):
-    """TD3 without its three additions: one critic, targets without noise, no delayed actor.
+    """TD3 without its three additions: one critic, no target noise, no delayed actor updates.
 
-    The critic's target is y = r + gamma (1 - d) Q'(s', pi'(s')); a stochastic policy's action
-    there is a sample, as it is for TD3.
+    The critic target is y = r + gamma (1 - d) Q'(s', pi'(s')), with a sampled action if the policy
+    is stochastic, as in TD3.
     """
 
     num_q = 1

@@ -39,14 +39,14 @@ def advantage_weights(advantage: Tensor, beta: float) -> Tensor:
 
 
 class IQL(RLGradient):
-    """Expectile regression of V, weighted regression of the policy onto the data's actions."""
+    """Expectile regression of V; advantage-weighted regression onto the data's actions."""
 
     with_v = True
 
     def __init__(self, settings: Settings) -> None:
         self.gamma, self.tau = settings.gamma, settings.IQL_tau
         self.ratio, self.beta = settings.IQL_ratio, settings.IQL_beta
-        # of the batch at hand: the policy is weighted by it as it was before the critic's step
+        # advantages of the current batch before the critic step, which weight the policy loss
         self._advantage: Tensor | None = None
 
     def critic_loss(self, nets: Networks, batch: Batch, noise: Noise) -> tuple[Tensor, Info]:
@@ -67,7 +67,7 @@ class IQL(RLGradient):
         self, nets: Networks, batch: Batch, policy: PolicyOutput, noise: Noise
     ) -> tuple[Tensor, Info]:
         if self._advantage is None:
-            raise RuntimeError("the critic's loss of the batch comes first")
+            raise RuntimeError("critic_loss must be called before actor_loss")
         weights = advantage_weights(self._advantage, self.beta)
         loss = weighted_regression_loss(weights, log_likelihood(policy, batch.actions), batch.mask)
         info = {

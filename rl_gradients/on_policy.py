@@ -1,4 +1,4 @@
-"""What PPO and AWR share: a V critic, TD(lambda) returns, batches from an online buffer."""
+"""Shared by PPO and AWR: a V critic, TD(lambda) returns and batches of recent episodes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trajectories import Batch, Info, critic_mean, masked_mean, without_padding
 
 @dataclass
 class OnlineBatch(Batch):
-    """A batch from the online buffer, with what its refresh computed.
+    """A batch from the on-policy buffer.
 
     Attributes:
         returns: (B, K) TD(lambda) returns.
         advantages: (B, K) returns minus values.
-        log_probs: (B, K) log-likelihood of the actions when they were collected.
+        log_probs: (B, K) log-likelihood of the actions under the policy that collected them.
     """
 
     returns: Tensor
@@ -37,17 +37,17 @@ def td_lambda_returns(
     gamma: float,
     td_lambda: float,
 ) -> Tensor:
-    """TD(lambda) returns of trajectories that lie one after another (Sutton, Barto, eq. 12.18).
+    """TD(lambda) returns of consecutive trajectories (Sutton, Barto 2018, equation 12.18).
 
         G_t = r_t + gamma (1 - d_t) ((1 - lambda) V(s_{t+1}) + lambda G_{t+1})
 
-    At a trajectory's last step lambda is 0: its cut end bootstraps from V.
+    lambda is 0 at the last step of a trajectory, so truncated ends bootstrap from V.
 
     Args:
         rewards: (N,).
         terminals: (N,) bool d_t.
         next_values: (N,) V(s_{t+1}).
-        last: (N,) bool, the last step of each trajectory.
+        last: (N,) bool, True at the last step of each trajectory.
         gamma, td_lambda: Discount and trace decay.
 
     Returns:
@@ -55,7 +55,7 @@ def td_lambda_returns(
     """
     discount = gamma * (1.0 - terminals.to(rewards.dtype))
     trace = td_lambda * (~last).to(rewards.dtype)
-    # G_t = known_t + factor_t G_{t+1}; after round k the recurrence reaches 2^k steps ahead
+    # G_t = known_t + factor_t G_{t+1}; after round k each entry covers 2^k steps
     known = rewards + discount * (1.0 - trace) * next_values
     factor = discount * trace
     step = 1
@@ -71,30 +71,31 @@ def td_lambda_returns(
 
 
 def value_loss(values: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """mean 0.5 (V(s) - target)^2, all (B, K), the target without gradient."""
+    """mean 0.5 (V(s) - target)^2, all (B, K), with a detached target."""
     return critic_mean(0.5 * without_padding(values - target, mask).square(), mask)
 
 
 class OnPolicyGradient(RLGradient):
-    """An algorithm that learns from an online buffer beside the replay buffer.
+    """An algorithm that learns from an on-policy buffer in addition to the replay buffer.
 
-    In pretraining there is no such buffer: V is trained by one-step TD and the actor by the
-    supervised loss alone.
+    There is no such buffer in pretraining: V is trained by one-step TD and the actor by the
+    supervised loss only.
 
     Attributes:
         td_lambda: Trace decay of the returns.
-        buffer_size: Transitions of the online buffer: its newest whole trajectories up to that
-            many; 0: the episodes of this iteration alone.
-        critic_first: All critic updates of an iteration come before the actor's, with new
-            returns in between.
-        compares_to_old_policy: The actor at the iteration's start recomputes `log_probs`.
-        normalizes_advantages: Advantages have mean 0 and deviation 1 over the online buffer.
-        starts_late: The first online iteration has no RL gradient.
+        buffer_size: The on-policy buffer holds the newest whole trajectories with at least this
+            many transitions; 0 for the episodes of the current iteration only.
+        critic_first: Do all critic updates of an iteration before the actor updates, and recompute
+            the returns in between.
+        compares_to_old_policy: Recompute `log_probs` with the actor as of the iteration's start.
+        normalizes_advantages: Normalise advantages to mean 0 and standard deviation 1 over the
+            buffer.
+        starts_late: Skip the RL gradient in the first online iteration.
     """
 
     num_q: ClassVar[int] = 0
     with_v: ClassVar[bool] = True
-    # nothing reads target networks
+    # no loss uses target networks
     tau = 0.0
     critic_first: ClassVar[bool] = False
     starts_late: ClassVar[bool] = False
@@ -121,7 +122,11 @@ class OnPolicyGradient(RLGradient):
 
 
 def online_batch(batch: Batch) -> OnlineBatch:
-    """The batch, known to come from an online buffer."""
+    """The batch, narrowed to one from the on-policy buffer.
+
+    Raises:
+        TypeError: it comes from the replay buffer.
+    """
     if not isinstance(batch, OnlineBatch):
-        raise TypeError("this algorithm's policy learns from an online buffer")
+        raise TypeError("the actor loss of this algorithm needs a batch from the on-policy buffer")
     return batch

@@ -11,7 +11,7 @@ from rl_gradients.common import Networks, gaussian
 from rl_gradients.on_policy import OnPolicyGradient, online_batch
 from trajectories import Batch, Info, masked_mean, without_padding
 
-# bound of log(pi / pi_old): beyond it the ratio would overflow
+# bound of log(pi / pi_old), against overflow of the ratio
 MAX_LOG_RATIO = 20.0
 
 
@@ -21,7 +21,7 @@ def clipped_surrogate_loss(
     """-mean min(rho A, clip(rho, 1 - eps, 1 + eps) A), rho = pi / pi_old (equation 7).
 
     Args:
-        log_ratio: (B, K) log pi(a | s) - log pi_old(a | s), with gradient to the policy.
+        log_ratio: (B, K) log pi(a | s) - log pi_old(a | s), with gradient.
         advantages: (B, K).
         clip: eps.
         mask: (B, K) bool.
@@ -35,7 +35,7 @@ def clipped_surrogate_loss(
 
 
 class PPO(OnPolicyGradient):
-    """Learns from the episodes of the iteration; log-probabilities are those of the rollout."""
+    """Learns from the episodes collected in the current iteration."""
 
     def __init__(self, settings: Settings) -> None:
         self.gamma, self.td_lambda = settings.gamma, settings.PPO_td_lambda

@@ -20,16 +20,16 @@ def soft_policy_loss(min_q: Tensor, entropy: Tensor, temperature: Tensor, mask: 
     """-(T H(pi) + mean min_i Q_i(s, a)), a ~ pi reparameterised (arXiv 1812.05905, equation 7).
 
     Args:
-        min_q: (B, K) with gradient to the policy.
-        entropy: 0-d estimate with gradient to the policy.
-        temperature: 0-d T, without gradient.
+        min_q: (B, K) with gradient.
+        entropy: 0-d estimate with gradient.
+        temperature: 0-d T, detached.
         mask: (B, K) bool.
     """
     return -(temperature * entropy + masked_mean(min_q, mask))
 
 
 class SAC(RLGradient):
-    """Twin soft critics, a learned temperature."""
+    """Twin soft critics and a learned temperature."""
 
     tunes_temperature = True
 

@@ -17,7 +17,7 @@ def smoothed_action(action: Tensor, draw: Tensor, std: float, clip: float) -> Te
     Args:
         action: (B, K, act_dim) the target actor's action.
         draw: (B, K, act_dim) eps.
-        std, clip: Scale and bound of the noise.
+        std, clip: Standard deviation and clip range of the noise.
     """
     return clamp_action(action + (std * draw).clamp(-clip, clip))
 
@@ -26,14 +26,14 @@ def deterministic_policy_loss(q1: Tensor, mask: Tensor) -> tuple[Tensor, Info]:
     """-mean Q_1(s, pi(s)): the deterministic policy gradient.
 
     Args:
-        q1: (B, K) the first critic at the policy's action, with gradient to the policy.
+        q1: (B, K) the first critic at the policy's action, with gradient.
         mask: (B, K) bool.
     """
     return -masked_mean(q1, mask), {"rl_scale": masked_mean(q1.detach().abs(), mask)}
 
 
 class TD3(RLGradient):
-    """Twin critics, target policy smoothing, delayed policy updates (by the trainer)."""
+    """Twin critics and target policy smoothing; the trainer delays the policy updates."""
 
     def __init__(self, settings: Settings) -> None:
         self.gamma = settings.gamma
