@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ def flag(
     policy: str = "",
     same_numbers: bool = False,
     per_run: bool = False,
+    path: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line flag.
 
@@ -70,10 +72,12 @@ def flag(
         policy: "model" or "acting" if an exported policy stores the setting.
         same_numbers: The results of a run do not depend on it (implied for the group LOGGING).
         per_run: Set per run by a sweep, so a sweep file must not set it.
+        path: A file or folder: a leading ~ is expanded.
     """
     about = {"group": group, "help": text, "within": within, "choices": choices, "short": short,
              "shown_default": shown_default, "fixed": fixed, "policy": policy,
-             "same_numbers": same_numbers or group == LOGGING, "per_run": per_run}  # fmt: skip
+             "same_numbers": same_numbers or group == LOGGING, "per_run": per_run,
+             "path": path}  # fmt: skip
     return field(default=default, metadata=about)
 
 
@@ -86,14 +90,15 @@ class Settings:
         fixed=True, per_run=True)
     dataset: str = flag("", DATA, "dataset to use instead of DATA_DIR/ENV.hdf5: an HDF5 file in "
         "D4RL's layout, a pickle file (*.pkl) of trajectories, or minari:ID",
-        shown_default="DATA_DIR/ENV.hdf5")
+        shown_default="DATA_DIR/ENV.hdf5", path=True)
     data_dir: str = flag(str(Path(__file__).resolve().parent / "data"), DATA,
-        "folder of the datasets", shown_default="data/ next to main.py", same_numbers=True)
+        "folder of the datasets", shown_default="data/ next to main.py", same_numbers=True,
+        path=True)
     env_backend: str = flag("native", DATA, "environment engine: native (d4rl_envs), or d4rl (the "
         "original gym, d4rl and mujoco-py in a separate process)",
         choices=("native", "d4rl"), fixed=True)
     legacy_python: str = flag("", DATA, "Python 3.8 to 3.10 interpreter with the original stack, "
-        "for --env_backend d4rl", same_numbers=True,
+        "for --env_backend d4rl", same_numbers=True, path=True,
         shown_default="$ODT_LEGACY_PYTHON, else .venv-legacy/bin/python next to main.py")
     custom_dataset: int = flag(0, DATA, "1 marks the dataset as your own; requires --dataset",
         choices=SWITCH)
@@ -125,7 +130,7 @@ class Settings:
     stoc: int = flag(1, MODEL, "1 stochastic policy (tanh-squashed Gaussian), 0 deterministic "
         "policy", choices=SWITCH, fixed=True, policy="model")
     init_temperature: float = flag(0.1, MODEL, "initial entropy temperature of a stochastic "
-        "policy", within=POSITIVE)
+        "policy", within=POSITIVE, fixed=True)
 
     batch_size: int = flag(256, OPTIMISATION, "sub-trajectories per batch", within=AT_LEAST_ONE)
     learning_rate: float = flag(1e-4, OPTIMISATION, "actor learning rate",
@@ -256,12 +261,13 @@ class Settings:
     jump_start_iters: int = flag(100, ABLATION, "online iterations over which it decreases",
         within=AT_LEAST_ONE)
 
-    save_dir: str = flag("./exp", LOGGING, "parent folder of run folders", per_run=True)
+    save_dir: str = flag("./exp", LOGGING, "parent folder of run folders", per_run=True,
+        path=True)
     run_dir: str = flag("", LOGGING, "folder of this run; must be new or empty",
-        shown_default="SAVE_DIR/ENV/METHOD/seedN/TIME", per_run=True)
+        shown_default="SAVE_DIR/ENV/METHOD/seedN/TIME", per_run=True, path=True)
     resume: str = flag("", LOGGING, "folder of an interrupted run: resumes from its last "
         "checkpoint with its saved settings; flags passed with it override them",
-        shown_default="a new run", per_run=True)
+        shown_default="a new run", per_run=True, path=True)
     checkpoint_interval: int = flag(10, LOGGING, "iterations between checkpoints; each phase also "
         "ends with one", within=AT_LEAST_ONE)
     keep_checkpoints: int = flag(2, LOGGING, "number of newest checkpoints to keep",
@@ -280,7 +286,7 @@ class Settings:
     video_debug: int = flag(0, LOGGING, "1 records videos of evaluation episodes", choices=SWITCH)
 
     seed: int = flag(10, MACHINE, "seed of Python, NumPy and PyTorch", within="[0, 4294967295]",
-        per_run=True)
+        per_run=True, fixed=True)
     device: str = flag("auto", MACHINE, "auto, cpu, cuda or cuda:N; auto picks the GPU with the "
         "most free memory, or the CPU if there is none", same_numbers=True)
     force_device: int = flag(-1, MACHINE, "CUDA device index, overrides --device; -1 uses "
@@ -333,6 +339,10 @@ def _to_bool(text: str) -> bool:
     return _TRUTH[text.lower()]
 
 
+def _to_switch(text: str) -> int:
+    return int(_to_bool(text)) if text.lower() in _TRUTH else int(text)
+
+
 def _to_choice(choices: Sequence[str]) -> Callable[[str], str]:
     """Accept a choice in any case and return it as written in `choices`."""
     by_lower = {choice.lower(): choice for choice in choices}
@@ -343,6 +353,10 @@ def _value_parser(name: str) -> Callable[[str], Any]:
     kind, choices = flag_type(name), FLAGS[name].metadata["choices"]
     if kind is bool:
         return _to_bool
+    if choices == SWITCH:
+        return _to_switch
+    if FLAGS[name].metadata["path"]:
+        return os.path.expanduser
     return _to_choice(choices) if kind is str and choices else kind
 
 
@@ -360,6 +374,7 @@ def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
     parser = OneLineParser(
         description=f"Fine-tune a decision transformer online with {critics}.",
         usage="%(prog)s [--FLAG VALUE ...]",
+        epilog="Flags with the values 0 and 1 also accept false/true and no/yes.",
         allow_abbrev=False,
     )
     groups = {title: parser.add_argument_group(title) for title in GROUPS}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from get_args import FLAGS, Settings, flag_type, make_parser, parse_args, to_argv
+from get_args import FLAGS, Settings, flag_type, flags_with, make_parser, parse_args, to_argv
 from run.resume import read_settings
 from run.setting_checks import check_settings, inside, notices
 from scripts.write_flag_docs import PATH, flag_docs
@@ -110,6 +110,18 @@ def test_short_names_set_the_long_flag() -> None:
 @pytest.mark.parametrize("word, value", [("True", True), ("yes", True), ("0", False)])
 def test_log_to_tb_takes_words(word: str, value: bool) -> None:
     assert parse_args(["--log_to_tb", word]).log_to_tb is value
+
+
+@pytest.mark.parametrize("word, value", [("true", 1), ("No", 0), ("1", 1), ("0", 0)])
+def test_switches_take_words(word: str, value: int) -> None:
+    assert parse_args(["--stoc", word]).stoc == value
+
+
+def test_a_leading_tilde_is_expanded_in_paths() -> None:
+    for name in flags_with("path"):
+        value = getattr(parse_args([f"--{name}=~/x"]), name)
+        assert value == str(Path.home() / "x")
+    assert parse_args(["--suffix=~x"]).suffix == "~x"
 
 
 def test_all_published_commands_are_there() -> None:
@@ -420,7 +432,8 @@ def values_of(name: str) -> st.SearchStrategy:
     if kind is bool:
         return st.booleans()
     if kind is str:
-        return st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+        # a leading ~ is expanded in paths
+        return st.text(st.characters(codec="utf-8", exclude_characters="\0~"))
     if kind is int:
         return st.integers(-(2**40), 2**40)
     return st.floats(allow_nan=False)
@@ -457,7 +470,8 @@ def test_resume_keeps_what_the_checkpoint_depends_on(tmp_path) -> None:
     resume = ["--resume", str(tmp_path)]
     assert read_settings([*resume, "--embed_dim=64"]).embed_dim == 64
     for change in ("--embed_dim=512", "--env=pen-human-v1", "--stoc=0", "--num_eval_episodes=3",
-                   "--policy=mlp", "--actor_optimizer=adamw", "--jump_start_steps=3"):  # fmt: skip
+                   "--policy=mlp", "--actor_optimizer=adamw", "--jump_start_steps=3",
+                   "--seed=3"):  # fmt: skip
         with pytest.raises(UserError, match=change.split("=")[0]):
             read_settings([*resume, change])
 
