@@ -1,10 +1,10 @@
-"""Environment steps per second of processor time of every family, on one core.
+"""Measure environment steps per second of CPU time, per family and on one core.
 
     python benchmarks/bench_envs.py [--tasks hopper-medium-v2 ...] [--num_envs 10] [--json]
 
-A Markdown table. Uniform random actions in `d4rl_envs.EnvVector`; the time includes the resets
-of episodes that ended. The best of `--repeats` stretches counts. Processor time is wall time on an idle core,
-and does not count what other programs take. With --json the last line is one object.
+Prints a Markdown table. Environments of an `EnvVector` take uniform random actions; the time
+includes resets. The fastest of `--repeats` measurements counts. CPU time equals wall time on an
+idle core and excludes what other programs use. With --json, the last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mujoco
 import numpy as np
 
-import d4rl_envs
-from tasks import get_task
-from utils import UserError
+from d4rl_envs import UserError, get_task, make_vector
+from d4rl_envs.engine import mujoco
 
 TASKS = [
     "hopper-medium-v2",
@@ -41,7 +39,7 @@ TASKS = [
 def steps_per_second(name: str, num_envs: int, seconds: float, repeats: int) -> float:
     """Environment steps per second of `num_envs` environments of one task."""
     task = get_task(name)
-    vector = d4rl_envs.make_vector(task, range(num_envs))
+    vector = make_vector(task, range(num_envs))
     vector.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (64, num_envs, task.act_dim))
     best = 0.0
@@ -59,12 +57,16 @@ def steps_per_second(name: str, num_envs: int, seconds: float, repeats: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tasks", nargs="+", default=TASKS, help="task ids")
-    parser.add_argument("--num_envs", type=int, default=10, help="environments stepped in turn")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a stretch")
-    parser.add_argument("--repeats", type=int, default=3, help="stretches; the fastest counts")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--tasks", nargs="+", default=TASKS, help="task ids "
+                        "(default: one of each family)")  # fmt: skip
+    parser.add_argument("--num_envs", type=int, default=10, help="environments, stepped one after "
+                        "another (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=1.0, help="CPU seconds per measurement "
+                        "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=3, help="measurements per task; the fastest "
+                        "counts (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     args = parser.parse_args()
     if args.num_envs < 1 or args.repeats < 1 or args.seconds <= 0:
         raise UserError("--num_envs, --repeats and --seconds must be positive")
@@ -82,5 +84,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

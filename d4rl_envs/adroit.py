@@ -1,7 +1,7 @@
 """Pen, Hammer, Door and Relocate of the Adroit hand as in D4RL (Rajeswaran et al. 2018).
 
-The models are gymnasium-robotics' XML files. Positions of bodies and sites are read right after a
-step and lag its end by one physics step, in observations and rewards alike.
+The models are gymnasium-robotics' XML files. Positions of bodies and sites, in observations and
+rewards, lag by the last physics step.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-import mujoco
 import numpy as np
 
 from d4rl_envs.base import MujocoEnv
+from d4rl_envs.engine import mujoco
 from d4rl_envs.errors import UserError
 from d4rl_envs.physics import NullRotations
 from d4rl_envs.rotations import euler_from_matrix, quat_from_euler
 
 
 def adroit_model(name: str, visuals: bool) -> mujoco.MjModel:
-    """The compiled model of a task with the benchmark's actuator gains.
+    """The compiled model of a task, with the benchmark's actuator gains.
 
     Args:
         name: "pen", "hammer", "door" or "relocate".
-        visuals: Keep what only a picture shows (meshes, textures); loads slower, moves the same.
+        visuals: Keep meshes and textures, for rendering; slower to load, same dynamics.
     """
-    # the package itself is slow to import and not needed
+    # importing the package would be slow
     package = find_spec("gymnasium_robotics")
     if package is None or not package.submodule_search_locations:
         raise UserError("Adroit tasks need gymnasium-robotics: pip install gymnasium-robotics")
@@ -36,7 +36,7 @@ def adroit_model(name: str, visuals: bool) -> mujoco.MjModel:
     if not visuals:
         spec.compiler.discardvisual = True
         for site in spec.sites:
-            site.material = ""  # would be missed when materials are discarded
+            site.material = ""  # compilation discards materials
     model = spec.compile()
     for joints, gain in ((("WRJ1", "WRJ0"), 10.0), (("FFJ3", "THJ0"), 1.0)):
         first, last = (model.actuator(f"A_{joint}").id for joint in joints)
@@ -46,9 +46,9 @@ def adroit_model(name: str, visuals: bool) -> mujoco.MjModel:
 
 
 class AdroitEnv(MujocoEnv):
-    """A task of the hand: positions of joints are commanded, 1 being the end of their range.
+    """A hand task. Actions are target joint positions: -1 and 1 are the ends of a joint's range.
 
-    An episode is a success once the goal has been achieved in more than `success_steps` steps.
+    An episode is a success once the goal was achieved in more than `success_steps` steps.
     """
 
     name: ClassVar[str]
@@ -59,30 +59,34 @@ class AdroitEnv(MujocoEnv):
     def __init__(self, render_mode: str | None = None) -> None:
         model = adroit_model(self.name, visuals=render_mode is not None)
         super().__init__(model, 5, self.obs_dim, render_mode)
-        self.null_rotations = NullRotations(model, self.data)
+        self.null_rotations = NullRotations(model)
         low, high = model.actuator_ctrlrange.T
         self.act_mid, self.act_half = (low + high) / 2, (high - low) / 2
         self.achieved = False
         self._achieved_steps = 0
 
+    def bind_views(self) -> None:
+        super().bind_views()
+        self.qpos0 = self.model.qpos0
+
     def body(self, name: str) -> np.ndarray:
-        """A body's position (3,): a view that the engine keeps up to date."""
+        """Position (3,) of a body, a view into `data`."""
         return self.data.xpos[self.model.body(name).id]
 
     def site(self, name: str) -> np.ndarray:
-        """A site's position (3,): a view that the engine keeps up to date."""
+        """Position (3,) of a site, a view into `data`."""
         return self.data.site_xpos[self.model.site(name).id]
 
     def place_objects(self) -> None:
-        """Draw where the task's objects and targets are in this episode."""
+        """Draw the positions of the episode's objects and targets."""
         raise NotImplementedError
 
     def reward(self) -> tuple[float, bool]:
-        """The shaped reward of the state just reached, and whether the goal is achieved in it."""
+        """Shaped reward of the current state, and whether the goal is achieved in it."""
         raise NotImplementedError
 
     def failed(self) -> bool:
-        """Whether the episode ends in the state just reached."""
+        """Whether the current state terminates the episode."""
         return False
 
     @property
@@ -94,8 +98,8 @@ class AdroitEnv(MujocoEnv):
             getattr(self.model, attribute)[:] = values
 
     def forward(self) -> None:
-        """MuJoCo 2.1.0 saved the solver's warm start before its no-slip iterations, not after."""
-        self.null_rotations.update()
+        """MuJoCo 2.1.0 stored the solver's warm start before the no-slip iterations, not after."""
+        self.null_rotations.apply(self.qpos, self.qpos0)
         options = self.model.opt
         iterations, options.noslip_iterations = options.noslip_iterations, 0
         super().forward()
@@ -104,7 +108,7 @@ class AdroitEnv(MujocoEnv):
 
     def integrate(self) -> None:
         for _ in range(self.frame_skip):
-            self.null_rotations.update()
+            self.null_rotations.apply(self.qpos, self.qpos0)
             mujoco.mj_step(self.model, self.data)
 
     def reset_state(self) -> None:
@@ -121,7 +125,7 @@ class AdroitEnv(MujocoEnv):
 
 
 class PenEnv(AdroitEnv):
-    """Turn the pen to the orientation of a target; ends when the pen falls."""
+    """Turn the pen to the target's orientation; terminates when the pen falls."""
 
     name = "pen"
     obs_dim = 45
@@ -130,12 +134,15 @@ class PenEnv(AdroitEnv):
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
-        self.pen, self.centre = self.body("Object"), self.site("eps_ball")
-        self.pen_ends = self.site("object_top"), self.site("object_bottom")
-        self.target_ends = self.site("target_top"), self.site("target_bottom")
         mujoco.mj_forward(self.model, self.data)
         self.pen_length = math.dist(*self.pen_ends)  # m
         self.target_length = math.dist(*self.target_ends)  # m
+
+    def bind_views(self) -> None:
+        super().bind_views()
+        self.pen, self.centre = self.body("Object"), self.site("eps_ball")
+        self.pen_ends = self.site("object_top"), self.site("object_bottom")
+        self.target_ends = self.site("target_top"), self.site("target_bottom")
 
     def place_objects(self) -> None:
         x, y = self.np_random.uniform(-1, 1, 2).tolist()
@@ -187,8 +194,8 @@ class HammerEnv(AdroitEnv):
     name = "hammer"
     obs_dim = 46
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(render_mode)
+    def bind_views(self) -> None:
+        super().bind_views()
         self.palm, self.hammer = self.site("S_grasp"), self.body("Object")
         self.tool, self.nail = self.site("tool"), self.site("S_target")
         self.nail_goal = self.site("nail_goal")
@@ -229,13 +236,13 @@ class HammerEnv(AdroitEnv):
 
 
 class DoorEnv(AdroitEnv):
-    """Undo the latch and swing the door open."""
+    """Unlatch the door and swing it open."""
 
     name = "door"
     obs_dim = 39
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(render_mode)
+    def bind_views(self) -> None:
+        super().bind_views()
         self.palm, self.handle = self.site("S_grasp"), self.site("S_handle")
         self.hinge = self.model.joint("door_hinge").qposadr[0]
 
@@ -274,13 +281,13 @@ class DoorEnv(AdroitEnv):
 
 
 class RelocateEnv(AdroitEnv):
-    """Grasp the ball and carry it to a target in the air."""
+    """Pick up the ball and carry it to a target in the air."""
 
     name = "relocate"
     obs_dim = 39
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(render_mode)
+    def bind_views(self) -> None:
+        super().bind_views()
         self.palm, self.ball = self.site("S_grasp"), self.body("Object")
         self.target = self.site("target")
 

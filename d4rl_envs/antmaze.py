@@ -1,16 +1,15 @@
-"""AntMaze as in D4RL: the ant walks through a maze of blocks to a goal drawn near one cell.
+"""AntMaze as in D4RL: the ant walks through a maze of blocks to a goal drawn near the goal cell.
 
-A maze is a string of rows parted by "/": # block, O free, R where the ant starts, G goal. Cells are
-4 m wide, x runs along columns and y along rows, and R is the origin. Play and diverse tasks differ
-in their data only.
+A maze is a string of rows separated by "/": # block, O free, R start, G goal. Cells are 4 m wide; x
+runs along columns, y along rows, and R is the origin. Play and diverse tasks differ only in their
+data.
 """
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 
-from d4rl_envs.errors import UserError
+from d4rl_envs.engine import mujoco
 from d4rl_envs.locomotion import LocomotionEnv
 from d4rl_envs.maze2d import cells
 
@@ -28,15 +27,15 @@ TORQUE = 30.0  # N m at an action of 1
 
 
 def positions(maze: str, kinds: str) -> np.ndarray:
-    """The (x, y) in m of the centres of every cell of these kinds, row by row: (n, 2)."""
+    """(n, 2): the centres (x, y), in m, of all cells of these kinds, row by row."""
     return SCALE * (cells(maze, kinds) - cells(maze, "R"))[:, ::-1]
 
 
 class AntMazeEnv(LocomotionEnv):
-    """Reward 1 and the end of the episode within 0.5 m of the goal, else 0.
+    """Reward 1 and termination within 0.5 m of the goal, else reward 0.
 
-    Observations are all positions and velocities; the goal, drawn anew by every reset, is not
-    among them. Falling over ends nothing.
+    Observations are all positions and velocities. Each reset draws a new goal, which is not
+    observed. Falling over does not terminate the episode.
 
     Args:
         layout: A key of `MAZES`.
@@ -47,8 +46,6 @@ class AntMazeEnv(LocomotionEnv):
     camera = "overview"
 
     def __init__(self, layout: str, render_mode: str | None = None) -> None:
-        if layout not in MAZES:
-            raise UserError(f"antmaze layout {layout!r}: unknown; there are {', '.join(MAZES)}")
         self.maze = MAZES[layout]
         self.goal_cell = positions(self.maze, "G")[0]
         self.goal = self.goal_cell
@@ -57,7 +54,7 @@ class AntMazeEnv(LocomotionEnv):
         super().__init__(render_mode)
 
     def edit(self, spec: mujoco.MjSpec) -> None:
-        """D4RL's maze ant: weaker, commanded by torque, softer contacts, among blocks."""
+        """D4RL's maze ant: weaker, torque-controlled, with softer contacts; and the blocks."""
         spec.option.timestep = 0.02
         for motor in spec.actuators:
             motor.gear[0] = 1.0
@@ -90,7 +87,7 @@ class AntMazeEnv(LocomotionEnv):
 
     @property
     def success(self) -> bool:
-        """Whether the goal has been reached in this episode."""
+        """Whether the goal was reached in this episode."""
         return self._reached
 
     def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:

@@ -1,71 +1,33 @@
-"""The MuJoCo environment that every family builds on: stepping, resets, rendering."""
+"""The base class of all environments: physics steps, resets, rendering, copying."""
 
 from __future__ import annotations
 
-import logging
-import re
 from typing import Any, ClassVar
 
 import gymnasium
-import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from d4rl_envs.engine import mujoco, pending_warnings
 from d4rl_envs.errors import UserError
 from d4rl_envs.rendering import make_renderer
 
-TESTED_ENGINE = "3.2.6"
-
-_logger = logging.getLogger(__name__)
-# filled by MuJoCo's warning callback while a step runs; emptied by the environment that stepped
-_warnings: list[str] = []
-# messages that were logged, without their numbers
-_logged: set[str] = set()
-
-
-def _on_mujoco_warning(message: str) -> None:
-    """Log each kind once, instead of letting MuJoCo append all to MUJOCO_LOG.TXT in the folder."""
-    kind = re.sub(r"[-+.\w]*\d[-+.\w]*", "", message)
-    if kind not in _logged:
-        _logged.add(kind)
-        _logger.warning("MuJoCo: %s", message)
-    _warnings.append(message)
-
-
-mujoco.set_mju_user_warning(_on_mujoco_warning)
-
-
-def check_engine(version: str) -> None:
-    """Warn of a MuJoCo release that was not compared with the old engine."""
-    if version != TESTED_ENGINE:
-        _logger.warning(
-            "MuJoCo %s: only %s was found to move as the benchmark's engine did; "
-            "pip install mujoco==%s",
-            version,
-            TESTED_ENGINE,
-            TESTED_ENGINE,
-        )
-
-
-check_engine(mujoco.__version__)
-
 
 class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A D4RL environment: actions in [-1, 1], raw benchmark rewards, resets from its own generator.
+    """A D4RL environment: actions in [-1, 1], raw benchmark rewards, its own random generator.
 
-    A family gives `reset_state`, `observation` and `advance`. Rollouts call `advance`, which does
-    no more than the physics and the benchmark's formulas; `step` adds what Gymnasium's interface
-    asks for.
+    Subclasses define `reset_state`, `observation` and `advance`. Rollouts call `advance`, which
+    computes only the physics and the benchmark's formulas; `step` is Gymnasium's interface to it.
 
     Attributes:
         model, data: MuJoCo's compiled model and its state.
         qpos, qvel, ctrl, warmstart: Views into `data`.
-        diverged: Whether the last step's state became so unstable that MuJoCo reset it; the
-            episode then ends.
+        diverged: Whether the last step was unstable, so that MuJoCo reset the state; the episode
+            then ends.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - Gymnasium's name
-    # how the picture is taken: a camera of the model, or a free one
+    # a camera of the model by name, or -1 for the free camera
     camera: ClassVar[str | int] = -1
     image_size: ClassVar[tuple[int, int]] = (480, 480)  # height, width in pixels
 
@@ -74,10 +36,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode {render_mode!r}: unknown; use 'rgb_array' or None")
-        self.model = model
-        self.data = mujoco.MjData(model)
-        self.qpos, self.qvel = self.data.qpos, self.data.qvel
-        self.ctrl, self.warmstart = self.data.ctrl, self.data.qacc_warmstart
+        self.model, self.data = model, mujoco.MjData(model)
+        self.bind_views()
         self.init_qpos, self.init_qvel = self.qpos.copy(), self.qvel.copy()
         self.frame_skip = frame_skip
         self.dt = model.opt.timestep * frame_skip  # s per environment step
@@ -88,8 +48,24 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.metadata = {**type(self).metadata, "render_fps": round(1 / self.dt)}
         self._renderer: mujoco.Renderer | None = None
 
+    def bind_views(self) -> None:
+        """Set all attributes that are views into `model` or `data`.
+
+        Views are attributes because properties would slow down stepping. Copying or pickling turns
+        them into separate arrays, so `__setstate__` calls this method again.
+        """
+        self.qpos, self.qvel = self.data.qpos, self.data.qvel
+        self.ctrl, self.warmstart = self.data.ctrl, self.data.qacc_warmstart
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_renderer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.bind_views()
+
     def reset_state(self) -> None:
-        """Draw the start of an episode from `np_random` and set it."""
+        """Draw the initial state of an episode from `np_random` and set it."""
         raise NotImplementedError
 
     def observation(self) -> np.ndarray:
@@ -109,7 +85,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     @property
     def success(self) -> bool | None:
-        """Whether the current episode is a success so far; None for families without one."""
+        """Whether the current episode is a success so far; None if the family has no criterion."""
         return None
 
     def reset(
@@ -124,9 +100,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         action = np.asarray(action, np.float64)
         if action.shape != self.action_space.shape:
-            raise UserError(
-                f"action of shape {action.shape}: this environment's are {self.action_space.shape}"
-            )
+            raise UserError(f"action of shape {action.shape}: expected {self.action_space.shape}")
         obs, reward, terminated = self.advance(bounded(action))
         success = self.success
         info = {} if success is None else {"success": success}
@@ -135,12 +109,12 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def set_state(
         self, qpos: np.ndarray, qvel: np.ndarray, warmstart: np.ndarray | None = None
     ) -> None:
-        """Put the system into a state and run a forward pass, as the old engine's set_state.
+        """Set the state and run a forward pass, as the old engine's set_state did.
 
         Args:
             qpos, qvel: (nq,) and (nv,); quaternions in qpos are normalised.
-            warmstart: (nv,) accelerations the constraint solver starts from in the next step;
-                by default those of the forward pass.
+            warmstart: (nv,) accelerations from which the constraint solver starts in the next
+                step; those of the forward pass by default.
         """
         self.qpos[:], self.qvel[:] = qpos, qvel
         mujoco.mj_normalizeQuat(self.model, self.qpos)
@@ -149,7 +123,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self.warmstart[:] = warmstart
 
     def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
-        """Put what a reset moves where a recorded episode had it; nothing moves by default.
+        """Restore what resets randomise besides the state; nothing by default.
 
         Args:
             placement: Arrays of the model by attribute name ("body_pos", "site_pos", ...).
@@ -157,7 +131,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """
 
     def forward(self) -> None:
-        """A forward pass that also renews the solver's warm start, as MuJoCo 2.1.0's did."""
+        """A forward pass that also updates the solver's warm start, as in MuJoCo 2.1.0."""
         mujoco.mj_forward(self.model, self.data)
         self.warmstart[:] = self.data.qacc
 
@@ -168,10 +142,10 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.note_divergence()
 
     def note_divergence(self) -> None:
-        """Set `diverged` by what MuJoCo said since the last call; to be called after each step."""
-        if _warnings:
-            self.diverged = any("unstable" in message for message in _warnings)
-            _warnings.clear()
+        """Set `diverged` from MuJoCo's pending warnings and clear them; call it after each step."""
+        if pending_warnings:
+            self.diverged = any("unstable" in message for message in pending_warnings)
+            pending_warnings.clear()
 
     def integrate(self) -> None:
         """`frame_skip` physics steps."""
@@ -181,7 +155,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """An image (height, width, 3) uint8, or None without render_mode="rgb_array".
 
         Raises:
-            UserError: no OpenGL context could be made.
+            UserError: no OpenGL context can be created.
         """
         if self.render_mode is None:
             return None
@@ -197,10 +171,10 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 def bounded(actions: np.ndarray) -> np.ndarray:
-    """Actions clipped to [-1, 1] as float64, before any control cost sees them.
+    """Actions clipped to [-1, 1], as float64.
 
     Raises:
-        UserError: NaN or infinity among them.
+        UserError: an action is NaN or infinite.
     """
     actions = np.asarray(actions, np.float64)
     if not np.isfinite(actions).all():

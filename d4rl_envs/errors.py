@@ -1,8 +1,8 @@
-"""The error that this package raises for what a caller got wrong."""
+"""The exception raised for invalid input."""
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: what is wrong, and what to do about it.
+    """Invalid input. The message is one line: what is wrong, then what to do about it.
 
-    Command-line programs print the message as it is and exit with code 2.
+    Command-line programs print the message and exit with code 2.
     """

@@ -1,9 +1,9 @@
-"""The benchmark's original environments, served to another process over a pipe.
+"""Worker process that serves the benchmark's original environments over a pipe.
 
-`envs/legacy.py` starts this file with a Python 3.8 to 3.10 that has gym, d4rl and mujoco-py. It
-imports nothing of this repository. Messages go both ways in frames: the length of a JSON header (4
-bytes, little-endian), the header, and the bytes of the arrays that the header lists by name, type
-and shape. Requests are answered one by one, in order; the end of the pipe ends the process.
+`legacy.py` runs this file with a Python 3.8 to 3.10 that has gym, d4rl and mujoco-py; the file
+imports nothing from this repository. Messages in both directions are frames: the length of a JSON
+header (4 bytes, little-endian), the header, and the bytes of the arrays that the header lists by
+name, type and shape. Requests are answered in order; the process ends with the pipe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LENGTH = struct.Struct("<I")
 _MOST_HEADER_BYTES = 2**24
 _MOST_ARRAY_BYTES = 2**28
 _TYPES = ("<f8", "<i8", "|b1")
-# where d4rl registers the environments of each family
+# the d4rl modules that register each family
 _MODULES = {
     "hopper": "gym_mujoco",
     "halfcheetah": "gym_mujoco",
@@ -41,35 +41,35 @@ _MODULES = {
 
 
 class ProtocolError(Exception):
-    """Bytes that are no message."""
+    """Invalid message."""
 
 
 def encode(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
-    """A whole frame."""
+    """Frame with a header and arrays."""
     listed = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
     text = json.dumps({**header, "arrays": listed}).encode()
     return b"".join([LENGTH.pack(len(text)), text, *(a.tobytes() for a in arrays.values())])
 
 
 def header_size(prefix: bytes) -> int:
-    """The size of the header that follows a frame's first 4 bytes."""
+    """Size of the header, from the first 4 bytes of a frame."""
     size = int(LENGTH.unpack(prefix)[0])
     if size > _MOST_HEADER_BYTES:
-        raise ProtocolError(f"a header of {size} bytes")
+        raise ProtocolError(f"header of {size} bytes")
     return size
 
 
 def decode_header(text: bytes) -> tuple[dict[str, Any], int]:
-    """A header, and how many bytes of arrays follow it."""
+    """The header, and the number of bytes of the arrays that follow."""
     try:
         header = json.loads(text.decode())
         total = 0
         for name, kind, shape in header["arrays"]:
             if kind not in _TYPES or type(name) is not str:
-                raise ProtocolError(f"an array of type {str(kind)[:20]!r}")
+                raise ProtocolError(f"array of type {str(kind)[:20]!r}")
             total += _count(shape) * np.dtype(kind).itemsize
     except (ValueError, KeyError, TypeError):
-        raise ProtocolError("a malformed header") from None
+        raise ProtocolError("malformed header") from None
     if total > _MOST_ARRAY_BYTES:
         raise ProtocolError(f"arrays of {total} bytes")
     return header, total
@@ -86,19 +86,19 @@ def decode_arrays(header: dict[str, Any], content: bytes) -> dict[str, np.ndarra
 
 
 def _count(shape: list[int]) -> int:
-    """Entries of an array of this shape."""
+    """Number of entries of an array of this shape."""
     count = 1
     for size in shape:
         if type(size) is not int or size < 0:
-            raise ProtocolError("an array of malformed shape")
+            raise ProtocolError("malformed array shape")
         count *= size
     return count
 
 
 def provide_mjrl() -> None:
-    """Where mjrl is missing, which no package index has, put what d4rl needs of it in its place.
+    """Replace mjrl, which no package index has, unless it is installed.
 
-    That is one base class, which gym's own MuJoCo environment does the work of.
+    d4rl needs only one of its base classes; gym's MuJoCo environment can do its work.
     """
     try:
         importlib.import_module("mjrl.envs.mujoco_env")
@@ -120,10 +120,10 @@ def provide_mjrl() -> None:
 
 
 class Environment:
-    """One environment with its generators.
+    """One environment with its own generators.
 
-    D4RL draws antmaze's goals from NumPy's global generator; each environment here has a state of
-    its own of that, which is put in place while it resets.
+    D4RL draws antmaze goals from NumPy's global generator, so each environment swaps in its own
+    state of that generator while it resets.
     """
 
     def __init__(self, task: str, seed: int) -> None:
@@ -131,7 +131,7 @@ class Environment:
         from gym.utils import seeding
 
         self.task = task
-        # without gym's time limit, and with the wrapper that clips and scales actions
+        # without gym's time limit, but with the wrapper that clips and scales actions
         self.env = gym.make(task).unwrapped
         self.inner = self.env
         while "_wrapped_env" in vars(self.inner):
@@ -146,7 +146,7 @@ class Environment:
         return np.asarray(obs, np.float64)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        """Observation, reward, done, and whether the goal is achieved in this step."""
+        """Observation, reward, done, and whether the goal was achieved in this step."""
         obs, reward, done, info = self.env.step(action)
         achieved = info.get("goal_achieved", reward > 0 and self.task.startswith("antmaze"))
         return np.asarray(obs, np.float64), float(reward), bool(done), bool(achieved)
@@ -162,27 +162,27 @@ class Environment:
         self.global_state = (kind, np.array(keys, np.uint32), *rest)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Positions, velocities, warm start of the solver, and what resets move."""
+        """Positions, velocities, the solver's warm start, and what resets randomise."""
         data, model = self.inner.sim.data, self.inner.sim.model
         state: dict[str, Any] = {"qpos": data.qpos, "qvel": data.qvel}
         state["warmstart"] = data.qacc_warmstart
         for name in ("body_pos", "body_quat", "site_pos"):
             state[name] = getattr(model, name)
         state["goal"] = getattr(self.inner, "target_goal", None)
-        # a model without sites has no array of their places
+        # site_pos is None in a model without sites
         return {k: np.array(v, np.float64) for k, v in state.items() if v is not None}
 
 
 class Server:
-    """Answers requests; each method of a request's name takes its header and arrays."""
+    """Answers requests: each is a method that takes the header and the arrays."""
 
     def __init__(self) -> None:
         self.task = ""
         self.envs: list[Environment] = []
-        self.broken: set[int] = set()  # to be built anew at their next reset
+        self.broken: set[int] = set()  # rebuilt by their next reset
 
     def make(self, header: dict[str, Any], _: dict[str, np.ndarray]) -> Any:
-        """Build one environment per seed; the answer tells versions."""
+        """Make one environment per seed and answer with the versions of the packages."""
         import gym
         import mujoco_py
 
@@ -215,7 +215,7 @@ class Server:
         for row, i in enumerate(arrays["indices"].tolist()):
             try:
                 obs, *result = self.envs[i].step(arrays["actions"][row])
-            except Exception as error:  # mujoco-py raises where physics become unstable
+            except Exception as error:  # mujoco-py raises if physics become unstable
                 faults.append(self.fault(row, i, error))
                 obs, result = None, [0.0, True, False]
             observations.append(obs)
@@ -245,7 +245,7 @@ class Server:
         return [row, type(error).__name__, str(error)]
 
     def rebuild(self, i: int) -> None:
-        """A new environment in place of one that raised, with its generators."""
+        """Replace an environment that raised by a new one with the same generators."""
         state = self.envs[i].rng_state()
         self.envs[i] = Environment(self.task, 0)
         self.envs[i].set_rng_state(state)
@@ -253,13 +253,13 @@ class Server:
 
 
 def _stacked(observations: list[Any]) -> np.ndarray:
-    """(k, obs_dim), zeros where one is missing; (k, 0) where all are."""
+    """(k, obs_dim), zeros where one is missing; (k, 0) if all are."""
     width = max((len(obs) for obs in observations if obs is not None), default=0)
     return np.array([np.zeros(width) if obs is None else obs for obs in observations], np.float64)
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until their end."""
+    """Answer requests until the pipe is closed."""
 
     def take(count: int) -> bytes:
         taken = requests.read(count)
@@ -284,11 +284,11 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    # terminals and schedulers send these to all processes of a job; the parent decides
+    # terminals and schedulers send these to all processes of a job; the parent handles them
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    # d4rl prints while it runs, which must not end up among the answers
+    # d4rl prints to standard output, which must not mix with the answers
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with answers:
         serve(sys.stdin.buffer, answers)

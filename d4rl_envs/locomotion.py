@@ -1,4 +1,4 @@
-"""Hopper, HalfCheetah, Walker2d and Ant as in D4RL (gym's v2 tasks, clipped actions).
+"""Hopper, HalfCheetah, Walker2d and Ant as in D4RL (gym's v2 environments, clipped actions).
 
 The models are Gymnasium's XML files with MuJoCo 2.1.0's capsule inertia (see physics.py).
 """
@@ -9,17 +9,17 @@ import math
 from importlib.resources import files
 from typing import ClassVar
 
-import mujoco
 import numpy as np
 
 from d4rl_envs.base import MujocoEnv
+from d4rl_envs.engine import mujoco
 from d4rl_envs.physics import capsules_as_cylinders
 
 ASSETS = files("gymnasium") / "envs" / "mujoco" / "assets"
 
 
 class LocomotionEnv(MujocoEnv):
-    """A legged robot that earns its forward speed; subclasses say what ends an episode."""
+    """A legged robot that is rewarded for its forward speed."""
 
     xml: ClassVar[str]
     steps_per_action: ClassVar[int]
@@ -34,11 +34,11 @@ class LocomotionEnv(MujocoEnv):
         super().__init__(model, self.steps_per_action, self.obs_size(model), render_mode)
 
     def edit(self, spec: mujoco.MjSpec) -> None:
-        """Change the robot's XML before compilation; nothing by default."""
+        """Change the model before it is compiled; nothing by default."""
 
     @staticmethod
     def obs_size(model: mujoco.MjModel) -> int:
-        """All positions but x, and all velocities."""
+        """Positions except x, and velocities."""
         return model.nq - 1 + model.nv
 
     def reset_state(self) -> None:
@@ -48,7 +48,7 @@ class LocomotionEnv(MujocoEnv):
 
 
 class HalfCheetahEnv(LocomotionEnv):
-    """Never ends; reward dx/dt - 0.1 |a|^2."""
+    """Reward dx/dt - 0.1 |a|^2; never terminates."""
 
     xml = "half_cheetah.xml"
     steps_per_action = 5
@@ -65,12 +65,12 @@ class HalfCheetahEnv(LocomotionEnv):
 
 
 class _UprightEnv(LocomotionEnv):
-    """Planar and upright: reward dx/dt + 1 - 0.001 |a|^2 for as long as it does not fall."""
+    """A planar robot: reward dx/dt + 1 - 0.001 |a|^2; terminates when it falls."""
 
     steps_per_action = 4
 
     def healthy(self, height: float, angle: float) -> bool:
-        """Whether the torso's height (m) and pitch (rad) let the episode go on."""
+        """Whether the torso's height (m) and pitch (rad) are those of an upright robot."""
         raise NotImplementedError
 
     def reset_state(self) -> None:
@@ -90,7 +90,7 @@ class _UprightEnv(LocomotionEnv):
 
 
 class HopperEnv(_UprightEnv):
-    """Also ends when any position (but x and height) or velocity leaves (-100, 100)."""
+    """Also terminates if a joint position or any velocity leaves (-100, 100)."""
 
     xml = "hopper.xml"
 
@@ -105,6 +105,8 @@ class HopperEnv(_UprightEnv):
 
 
 class Walker2dEnv(_UprightEnv):
+    """Terminates when the height leaves (0.8, 2) or the pitch (-1, 1)."""
+
     xml = "walker2d.xml"
 
     def healthy(self, height: float, angle: float) -> bool:
@@ -112,19 +114,19 @@ class Walker2dEnv(_UprightEnv):
 
 
 class AntEnv(LocomotionEnv):
-    """Ends when the torso's height leaves [0.2, 1]; reward dx/dt + 1 - 0.5 |a|^2.
+    """Reward dx/dt + 1 - 0.5 |a|^2; terminates when the torso's height leaves [0.2, 1].
 
-    The reward differences the torso's Cartesian x, which lags by the last physics step except
-    right after a reset. D4RL's observation ends in 84 contact forces that its engine never
-    computed: always 0.
+    dx is the change of the torso's Cartesian x, which lags by the last physics step except right
+    after a reset. The observation ends with 84 contact forces, which are always 0: D4RL's engine
+    never computed them.
     """
 
     xml = "ant.xml"
     steps_per_action = 5
     contact_forces = 84
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        super().__init__(render_mode)
+    def bind_views(self) -> None:
+        super().bind_views()
         self.torso = self.data.xpos[self.model.body("torso").id]
 
     @staticmethod

@@ -1,16 +1,15 @@
 """Maze2d as in D4RL: a force-driven ball in a planar maze, rewarded near the goal cell.
 
-A maze is a string of rows parted by "/": # wall, O free, G goal. Cell (row, column) has its
-centre at qpos = (row, column); the world's origin lies 1.2 before that of qpos.
+A maze is a string of rows separated by "/": # wall, O free, G goal. The centre of cell
+(row, column) is at qpos = (row, column), which is world position qpos + 1.2.
 """
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 
 from d4rl_envs.base import MujocoEnv
-from d4rl_envs.errors import UserError
+from d4rl_envs.engine import mujoco
 from d4rl_envs.physics import planar_ball_weight
 
 MAZES = {
@@ -31,13 +30,13 @@ _STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_VEL)
 
 
 def cells(maze: str, kinds: str) -> np.ndarray:
-    """The (row, column) of every cell of these kinds, row by row: (n, 2) int."""
+    """(n, 2) int: the (row, column) of each cell of these kinds, row by row."""
     grid = np.array([list(row) for row in maze.split("/")])
     return np.argwhere(np.isin(grid, list(kinds)))
 
 
 def maze_mjcf(maze: str) -> str:
-    """The MuJoCo model of a maze: a frictionless ball on two sliders among boxes."""
+    """MuJoCo XML of a maze: a frictionless ball on two slide joints, walls of boxes."""
     walls = "".join(
         f'<geom name="wall_{row}_{column}" class="wall" pos="{row + 1} {column + 1} 0"/>'
         for row, column in cells(maze, "#")
@@ -77,7 +76,7 @@ def maze_mjcf(maze: str) -> str:
 
 
 class Maze2dEnv(MujocoEnv):
-    """Reward 1 within 0.5 of the goal cell's centre, else 0; never ends.
+    """Reward 1 within 0.5 of the goal cell's centre, else 0; never terminates.
 
     Args:
         layout: A key of `MAZES`.
@@ -86,13 +85,11 @@ class Maze2dEnv(MujocoEnv):
     camera = "overview"
 
     def __init__(self, layout: str, render_mode: str | None = None) -> None:
-        if layout not in MAZES:
-            raise UserError(f"maze2d layout {layout!r}: unknown; there are {', '.join(MAZES)}")
         maze = MAZES[layout]
         model = mujoco.MjModel.from_xml_string(maze_mjcf(maze))
         planar_ball_weight(model, "particle")
         super().__init__(model, 1, 4, render_mode)
-        # the goal cell may be drawn as a start too, and comes after the free ones
+        # D4RL also starts episodes in the goal cell, which follows the free ones in its list
         self.starts = np.concatenate((cells(maze, "O"), cells(maze, "G"))).astype(float)
         self.goal = cells(maze, "G")[0].astype(float)
         self._goal_x, self._goal_y = self.goal.tolist()
@@ -106,10 +103,10 @@ class Maze2dEnv(MujocoEnv):
         return np.concatenate((self.qpos, self.qvel))
 
     def advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """One step. D4RL limits the velocity and runs a forward pass before it.
+        """D4RL clips the velocity and runs a forward pass before each step.
 
-        That pass repeats the step's own first half and renews the solver's warm start, which
-        matters only while the ball touches a wall: the ground neither moves nor slows it.
+        That pass repeats the first half of the step and updates the solver's warm start. The
+        update matters only in contact with a wall, because the ground does not affect the ball.
         """
         vx, vy = self.qvel.tolist()
         if not (-MAX_SPEED <= vx <= MAX_SPEED and -MAX_SPEED <= vy <= MAX_SPEED):

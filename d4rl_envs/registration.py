@@ -1,16 +1,20 @@
-"""Gymnasium ids of all tasks, and how an environment is made from a task."""
+"""Gymnasium ids of all tasks, and functions that make their environments."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
-from d4rl_envs.base import MujocoEnv
 from d4rl_envs.tasks import TASKS, D4RLTask
 
-# loaded only when an environment is made
+if TYPE_CHECKING:
+    from d4rl_envs.base import MujocoEnv
+    from d4rl_envs.vector import EnvVector
+
+# strings, because these modules load MuJoCo
 ENTRY_POINTS = {
     "hopper": "d4rl_envs.locomotion:HopperEnv",
     "halfcheetah": "d4rl_envs.locomotion:HalfCheetahEnv",
@@ -30,9 +34,9 @@ def _kwargs(task: D4RLTask) -> dict[str, Any]:
 
 
 def register_all() -> None:
-    """Make `gymnasium.make("hopper-medium-v2")` and the like work."""
+    """Register all tasks, so that `gymnasium.make("hopper-medium-v2")` works."""
     for task in TASKS.values():
-        if task.family in ENTRY_POINTS and task.name not in gymnasium.registry:
+        if task.name not in gymnasium.registry:
             gymnasium.register(
                 task.name,
                 entry_point=ENTRY_POINTS[task.family],
@@ -42,6 +46,29 @@ def register_all() -> None:
 
 
 def make(task: D4RLTask, render_mode: str | None = None) -> MujocoEnv:
-    """The bare environment of a task: no horizon, no wrappers (`gymnasium.make` has both)."""
+    """A bare environment, without the time limit and the wrappers of `gymnasium.make`."""
     creator: Any = load_env_creator(ENTRY_POINTS[task.family])
     return creator(**_kwargs(task), render_mode=render_mode)
+
+
+def make_vector(
+    task: D4RLTask,
+    seeds: Sequence[int],
+    render_mode: str | None = None,
+    backend: str = "native",
+    legacy_python: str = "",
+) -> EnvVector:
+    """One environment per seed, for rollouts.
+
+    Args:
+        render_mode: "rgb_array" for environments that render (native backend only).
+        backend: "native", in this process, or "d4rl", the original engine in another process.
+        legacy_python: Interpreter of the original engine, see `legacy.legacy_python`.
+    """
+    if backend == "d4rl":
+        from d4rl_envs.legacy import LegacyEnvVector
+
+        return LegacyEnvVector(task, seeds, legacy_python)
+    from d4rl_envs.vector import EnvVector
+
+    return EnvVector(task, seeds, render_mode)

@@ -1,10 +1,8 @@
-"""Pictures of MuJoCo models, with or without a screen.
+"""OpenGL for MuJoCo's renderer, with or without a display.
 
-MuJoCo reads the environment variable MUJOCO_GL when it is imported, and draws by GLFW, which needs
-a window system, where it is not set. Here OpenGL is left alone until the first picture is asked
-for. Then the user's MUJOCO_GL counts; without it, the first of GLFW (only where there is a
-display), EGL and OSMesa that draws a test picture. It is drawn in a process of its own, because a
-library that fails can take the process with it, or stay loaded in place of the next one.
+The first image chooses a backend: the one that MUJOCO_GL selects; if it is unset, the first of GLFW
+(only with a display), EGL and OSMesa that renders a test image. The test runs in a subprocess,
+because a failing library may crash the process or stay loaded and break the next one.
 """
 
 from __future__ import annotations
@@ -19,24 +17,14 @@ import sys
 import weakref
 from typing import Any
 
-VARIABLE = "MUJOCO_GL"
-_set_by_user = os.environ.get(VARIABLE)
-# without a context of its own MuJoCo imports everywhere, whatever libraries are missing
-os.environ[VARIABLE] = "disable"
-import mujoco  # noqa: E402
-
-if _set_by_user is None:
-    del os.environ[VARIABLE]
-else:
-    os.environ[VARIABLE] = _set_by_user
-
-from d4rl_envs.errors import UserError  # noqa: E402
+from d4rl_envs.engine import GL_VARIABLE, mujoco
+from d4rl_envs.errors import UserError
 
 HEADLESS = ("egl", "osmesa")
 INSTALL = "install one (Debian: apt install libegl1 libgl1-mesa-dri, or libosmesa6)"
-# the values that MuJoCo documents, and what draws then
+# the values of MUJOCO_GL that MuJoCo documents, and the backend of each
 _OFF = dict.fromkeys(("disable", "disabled", "off", "false", "0"), "")
-_ON = dict.fromkeys(("", "enable", "enabled", "on", "true", "1"), "glfw")
+_ON = dict.fromkeys(("enable", "enabled", "on", "true", "1"), "glfw")
 BACKENDS = {**_OFF, **_ON, "glfw": "glfw", "glx": "glfw", "egl": "egl", "osmesa": "osmesa"}
 _PROBE = """
 import importlib, mujoco, sys
@@ -48,15 +36,15 @@ data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
 renderer = mujoco.Renderer(model, 32, 32)
 renderer.update_scene(data)
-assert renderer.render().any(), "its pictures are black"
+assert renderer.render().any(), "its images are black"
 renderer.close()
 """
 _PROBE_SECONDS = 60
 
 
 def probe(backend: str) -> str:
-    """Why a backend ("glfw", "egl", "osmesa") cannot draw here; empty where it can."""
-    environment = os.environ | {VARIABLE: "disable"}
+    """Why a backend ("glfw", "egl", "osmesa") cannot render here; empty if it can."""
+    environment = os.environ | {GL_VARIABLE: "disable"}
     command = [sys.executable, "-c", _PROBE, backend]
     try:
         done = subprocess.run(
@@ -69,20 +57,20 @@ def probe(backend: str) -> str:
         return ""
     if done.returncode < 0:
         return f"signal {-done.returncode}"
-    # the first error; those after it come from cleaning up
-    said = re.search(r"^(?! ).*?\b(\w*Error\b.*)", done.stderr, re.MULTILINE)
-    return " ".join(said[1].split())[:100] if said else f"exit code {done.returncode}"
+    # the first error; later ones come from cleaning up
+    reason = re.search(r"^(?! ).*?\b(\w*Error\b.*)", done.stderr, re.MULTILINE)
+    return " ".join(reason[1].split())[:100] if reason else f"exit code {done.returncode}"
 
 
 def choose_backend() -> str:
-    """What to draw with.
+    """The backend to render with.
 
     Raises:
-        UserError: nothing draws here, or not what MUJOCO_GL asks for.
+        UserError: no backend works, or the one selected by MUJOCO_GL does not.
     """
-    named = os.environ.get(VARIABLE, "").lower().strip()
-    if named:
-        return _named_backend(named)
+    selected = os.environ.get(GL_VARIABLE, "").lower().strip()
+    if selected:
+        return _selected_backend(selected)
     if sys.platform == "darwin":
         return "cgl"
     if sys.platform != "linux":
@@ -99,22 +87,20 @@ def choose_backend() -> str:
     )
 
 
-def _named_backend(named: str) -> str:
-    backend = BACKENDS.get(named)
+def _selected_backend(selected: str) -> str:
+    setting, backend = f"{GL_VARIABLE}={selected}", BACKENDS.get(selected)
     if backend is None:
         raise UserError(
-            f"{VARIABLE}={named}: unknown; use egl, osmesa or glfw, or unset it to have one chosen"
+            f"{setting}: unknown backend; use egl, osmesa or glfw, or unset it to choose one "
+            "automatically"
         )
     if not backend:
-        raise UserError(f"{VARIABLE}={named} turns rendering off; unset it to have one chosen")
+        raise UserError(f"{setting}: rendering is disabled; unset it")
     if sys.platform == "darwin":
         return "cgl"
     reason = probe(backend)
     if reason:
-        raise UserError(
-            f"rendering needs OpenGL, and {VARIABLE}={named} does not work here ({reason}); "
-            "unset it to have another chosen"
-        )
+        raise UserError(f"{setting}: this backend does not work ({reason}); unset it to try others")
     return backend
 
 
@@ -124,26 +110,26 @@ def _context_class() -> Any:
 
 
 def _make_context(width: int, height: int) -> Any:
-    """An OpenGL context for MuJoCo's own renderer, whoever makes one."""
     return _context_class()(width, height)
 
 
+# mujoco.Renderer creates its OpenGL context with these
 mujoco.GLContext = mujoco.gl_context.GLContext = _make_context
 
 
 def make_renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:
-    """A renderer of pictures (height, width).
+    """A renderer of images (height, width).
 
     Raises:
-        UserError: no OpenGL context could be made.
+        UserError: no OpenGL context can be created.
     """
-    _context_class()  # before the renderer, which is not made in halves
+    _context_class()  # first: a renderer that fails halfway raises again when it is deleted
     try:
         renderer = mujoco.Renderer(model, *size)
-    except Exception as error:  # every OpenGL backend raises exceptions of its own
+    except Exception as error:  # each OpenGL backend has its own exceptions
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"rendering needs OpenGL ({reason}); {INSTALL}") from None
-    # exit handlers run in reverse: this one before MuJoCo's own, which shuts EGL down
+    # exit handlers run in reverse order: this one before MuJoCo's, which shuts EGL down
     atexit.register(_close, weakref.ref(renderer))
     return renderer
 

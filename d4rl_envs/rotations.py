@@ -1,6 +1,6 @@
-"""Euler angles (x, y, z) as the Adroit tasks use them: R = Rx(x) Ry(y) Rz(z).
+"""Euler angles (x, y, z) in the convention of the Adroit tasks: R = Rx(x) Ry(y) Rz(z).
 
-Quaternions are (w, x, y, z), matrices (3, 3) row by row, angles in rad.
+Quaternions are (w, x, y, z); angles are in rad.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
+
+from d4rl_envs.engine import mujoco
 
 
 def quat_from_euler(angles: Sequence[float]) -> np.ndarray:
-    """The quaternion of three Euler angles: (4,)."""
+    """Quaternion (4,) of three Euler angles."""
     quat = np.array([1.0, 0.0, 0.0, 0.0])
     for axis, angle in zip(np.eye(3), angles, strict=True):
         turn = np.empty(4)
@@ -23,9 +24,9 @@ def quat_from_euler(angles: Sequence[float]) -> np.ndarray:
 
 
 def euler_from_matrix(matrix: np.ndarray) -> tuple[float, float, float]:
-    """Euler angles of a rotation matrix given as 9 numbers; y in [-pi/2, pi/2].
+    """Euler angles of a rotation matrix (9,), row by row; y is in [-pi/2, pi/2].
 
-    Where y is +-pi/2 only x + z or x - z is determined, and x is 0.
+    At y = +-pi/2 only x + z or x - z is determined, and x is 0.
     """
     m00, m01, m02, m10, m11, m12, _, _, m22 = matrix.tolist()
     cos_y = math.hypot(m12, m22)

@@ -1,4 +1,4 @@
-"""The table of the 34 D4RL tasks: dimensions, horizons, reference scores, download addresses.
+"""The 34 D4RL tasks: dimensions, horizons, reference scores, download URLs.
 
 Source: D4RL (Fu et al. 2020, arXiv 2004.07219).
 """
@@ -20,12 +20,12 @@ _HOST = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
 @dataclass(frozen=True)
 class Family:
-    """What all tasks of one environment share.
+    """What all tasks of an environment family share.
 
     Attributes:
-        obs_dim, act_dim: Lengths of an observation and of an action; actions are in [-1, 1].
-        ref_min_score, ref_max_score: Raw returns of a random and of an expert policy (score 0 and
-            100).
+        obs_dim, act_dim: Dimensions of observations and actions; actions are in [-1, 1].
+        ref_min_score, ref_max_score: Raw returns of a random and an expert policy, which define
+            the normalised scores 0 and 100.
     """
 
     obs_dim: int
@@ -36,16 +36,16 @@ class Family:
 
 @dataclass(frozen=True)
 class D4RLTask:
-    """One dataset of the benchmark and the environment it was collected in.
+    """A dataset of the benchmark and the environment in which it was collected.
 
     Attributes:
         name: D4RL id, for example "hopper-medium-v2".
-        family: Environment family; maze2d and antmaze have one environment per layout.
-        horizon: Steps after which an episode is truncated.
+        family: Environment family; maze2d and antmaze have one environment per maze.
+        horizon: Time limit of an episode, in steps.
         ref_min_score, ref_max_score: As in `Family` (maze2d: per layout).
         published_steps: Transitions of the published dataset after splitting.
         published_score: Mean normalised return of the published dataset.
-        url: Download address of the published dataset.
+        url: Download URL of the published dataset.
     """
 
     name: str
@@ -71,7 +71,7 @@ class D4RLTask:
         return self.name.split("-")[1] if self.family in ("maze2d", "antmaze") else ""
 
     def normalized_score(self, raw_return: Reward) -> Reward:
-        """D4RL's normalised score (0 random, 100 expert) of an episode's raw return."""
+        """D4RL's normalised score of a raw return: 0 random, 100 expert."""
         span = self.ref_max_score - self.ref_min_score
         return (raw_return - self.ref_min_score) / span * 100.0
 
@@ -111,8 +111,8 @@ _MAZE2D = [
     ("maze2d-medium-v1", 600, 13.13, 277.39, 1_999_733, -3.46, "maze2d-medium-sparse-v1"),
     ("maze2d-large-v1", 800, 6.7, 273.99, 3_999_692, -1.71, "maze2d-large-sparse-v1"),
 ]
-# task, horizon, published transitions, published mean score, maze / multistart / multigoal of the
-# file's name
+# task, horizon, published transitions, published mean score, and parts of the file name: maze,
+# multistart, multigoal
 _ANTMAZE = [
     ("antmaze-umaze-v2", 700, 998_573, 86.14, ("u", False, False)),
     ("antmaze-umaze-diverse-v2", 700, 999_000, 3.48, ("u", True, True)),
@@ -182,7 +182,7 @@ def _table() -> list[D4RLTask]:
 
 TASKS: dict[str, D4RLTask] = {task.name: task for task in _table()}
 
-# other names in use for a task of the table
+# other names in use
 ALIASES = {"hopper-medium-random-v2": "hopper-random-v2"}
 
 

@@ -1,7 +1,7 @@
 """Several environments of one task, stepped one after another in this process.
 
-An environment step takes between 5 and 250 microseconds: for steps this short a plain loop is
-faster than subprocesses.
+An environment step takes 5 to 250 microseconds; for steps this short, a plain loop is faster than
+subprocesses.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import mujoco
 import numpy as np
 from gymnasium.utils import seeding
 
 from d4rl_envs.base import bounded
+from d4rl_envs.engine import mujoco
 from d4rl_envs.errors import UserError
 from d4rl_envs.registration import make
 from d4rl_envs.tasks import D4RLTask
@@ -24,34 +24,33 @@ from d4rl_envs.tasks import D4RLTask
 UNSTABLE = "the simulation became unstable"
 NOT_FINITE = "an observation or a reward is not finite"
 
-_LARGEST = float(np.finfo(np.float32).max)  # what can be stored
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _logger = logging.getLogger(__name__)
-# kinds of faults that were logged, by task
+# (task, kind of fault) pairs that were logged
 _logged: set[tuple[str, str]] = set()
 
 
 class EnvVector:
-    """Array-valued resets and steps of `len(seeds)` independent environments.
+    """Batched resets and steps of `len(seeds)` independent environments.
 
-    There is no automatic reset: a rollout steps the environments that are still running (by
-    `indices`) and resets those it wants.
+    Environments are not reset automatically: a rollout steps those still running (by `indices`) and
+    resets them when it wants to.
 
-    A fault in an environment ends its episode, not the run: a simulation that became unstable, an
-    observation or a reward that is not finite, or an exception in a step or a reset. What that step
-    brought is worth nothing, so that the episode is what came before it. After an exception the
-    environment is built anew at its next reset, and goes on with its generator.
+    A fault in an environment ends its episode, not the run. Faults are unstable physics,
+    observations or rewards that are not finite, and exceptions in a step or reset. The episode ends
+    before the faulty step. After an exception, the next reset rebuilds the environment, which keeps
+    its generator.
 
     Args:
-        task: Which environment; also gives the dimensions and the horizon.
-        seeds: One per environment; its first reset draws from a generator of this seed, later
-            resets go on with that generator.
+        task: Defines the environment, its dimensions and the horizon.
+        seeds: One per environment, for the generator from which all its resets draw.
         render_mode: "rgb_array" for environments that `render`.
 
     Attributes:
-        steps: (num_envs,) steps of each current episode.
-        faulted: (num_envs,) bool, whether each current episode was ended by a fault.
-        faults: How many faults there were, by kind.
-        engine: What computes the physics, with its version.
+        steps: (num_envs,) steps taken in each current episode.
+        faulted: (num_envs,) bool, whether a fault ended each current episode.
+        faults: Number of faults so far, by kind.
+        engine: Physics engine and its version.
     """
 
     def __init__(
@@ -60,13 +59,13 @@ class EnvVector:
         self._begin(task, len(seeds))
         self.envs = [make(task, render_mode) for _ in seeds]
         self._render_mode = render_mode
-        self._broken = np.zeros(self.num_envs, bool)  # to be built anew
+        self._broken = np.zeros(self.num_envs, bool)  # rebuilt by the next reset
         for env, seed in zip(self.envs, seeds, strict=True):
             env.np_random, _ = seeding.np_random(int(seed))
         self.engine = f"MuJoCo {mujoco.__version__}"
 
     def _begin(self, task: D4RLTask, num_envs: int) -> None:
-        """What does not depend on the engine."""
+        """Initialise what does not depend on the engine."""
         self.task, self.num_envs = task, num_envs
         self.faulted = np.zeros(self.num_envs, bool)
         self.faults: Counter[str] = Counter()
@@ -74,9 +73,10 @@ class EnvVector:
         self._all = np.arange(self.num_envs)
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray:
-        """Start new episodes in these environments (all by default): observations (k, obs_dim).
+        """Start new episodes in these environments (all by default).
 
-        Those of environments that `faulted` already here are 0.
+        Returns:
+            observations (k, obs_dim); zeros where the reset `faulted`.
         """
         indices = self._all if indices is None else indices
         self.steps[indices] = 0
@@ -98,16 +98,16 @@ class EnvVector:
 
         Returns:
             observations (k, obs_dim) float64, raw rewards (k,), terminated (k,) bool, truncated
-            (k,) bool (the horizon is reached; may coincide with terminated). Where an environment
-            `faulted`: zeros, 0, True.
+            (k,) bool (at the horizon; both can be true). Zeros, 0 and True where an environment
+            `faulted`.
 
         Raises:
-            UserError: actions of the wrong shape, or not finite.
+            UserError: actions have the wrong shape or are not finite.
         """
         indices = self._all if indices is None else indices
         expected = (len(indices), self.task.act_dim)
         if np.shape(actions) != expected:
-            raise UserError(f"actions of shape {np.shape(actions)}, where {expected} is needed")
+            raise UserError(f"actions of shape {np.shape(actions)}: expected {expected}")
         obs = np.zeros((len(indices), self.task.obs_dim))
         rewards = np.zeros(len(indices))
         terminated = np.zeros(len(indices), bool)
@@ -120,7 +120,7 @@ class EnvVector:
         return obs, rewards, terminated, self.steps[indices] >= self.task.horizon
 
     def _restart(self, indices: np.ndarray, obs: np.ndarray) -> None:
-        """Reset environments into `obs`; faults are noted."""
+        """Reset environments, write their observations to `obs` and record faults."""
         for row, i in enumerate(indices.tolist()):
             try:
                 if self._broken[i]:
@@ -137,19 +137,19 @@ class EnvVector:
         rewards: np.ndarray,
         terminated: np.ndarray,
     ) -> None:
-        """Step environments by actions in [-1, 1] into the last three arrays; faults are noted."""
+        """Step environments, write the results to the last three arrays and record faults."""
         for row, (i, action) in enumerate(zip(indices.tolist(), actions, strict=True)):
             env = self.envs[i]
             try:
                 obs[row], rewards[row], terminated[row] = env.advance(action)
-            except Exception as error:  # whatever it is, the other environments can go on
+            except Exception as error:  # the other environments can continue
                 self._note_exception(i, error)
             else:
                 if env.diverged:
                     self._note_fault(i, UNSTABLE)
 
     def _note_values(self, indices: np.ndarray, finite: np.ndarray) -> None:
-        """Note the environments whose values are not finite, unless they faulted before."""
+        """Record a fault where values are not finite, unless there was one already."""
         if not finite.all():
             for i in indices[~finite & ~self.faulted[indices]].tolist():
                 self._note_fault(i, NOT_FINITE)
@@ -158,34 +158,36 @@ class EnvVector:
         if isinstance(error, MemoryError):
             raise error
         self._broken[i] = True
-        self.envs[i].note_divergence()  # so that no other environment's step gets the blame
+        self.envs[i].note_divergence()  # else its warnings would count for another environment
         self._note_fault(i, type(error).__name__, " ".join(str(error).split()))
 
     def _note_fault(self, i: int, kind: str, details: str = "") -> None:
-        """End the episode of environment i by a fault; the first of its kind is logged."""
+        """Count a fault of environment i, which ends its episode; log the first of each kind."""
         self.faulted[i] = True
         self.faults[kind] += 1
         if (self.task.name, kind) not in _logged:
             _logged.add((self.task.name, kind))
             reason = f"{kind}: {details}" if details else kind
             _logger.warning(
-                "%s: fault in an environment (%s); its episode ends before that step, and the run "
-                "goes on; further ones are counted in env_faults",
+                "%s: environment fault (%s); its episode ends before this step and the run "
+                "continues; env_faults counts further ones",
                 self.task.name, reason,
             )  # fmt: skip
 
     def _rebuild(self, i: int) -> None:
-        """A new environment in place of one that raised, with its generator."""
+        """Replace an environment that raised by a new one with the same generator."""
         old = self.envs[i]
         new = make(self.task, self._render_mode)
         new.np_random = old.np_random
         self.envs[i], self._broken[i] = new, False
-        with contextlib.suppress(Exception):  # what is thrown away may be in any state
+        with contextlib.suppress(Exception):  # the old one may be in any state
             old.close()
 
     def success(self) -> np.ndarray | None:
-        """(num_envs,) bool: whether each current episode is a success so far, by the family's own
-        criterion; None for families without one."""
+        """(num_envs,) bool: whether each current episode is a success so far.
+
+        None if the family has no success criterion.
+        """
         successes = [env.success for env in self.envs]
         return None if None in successes else np.array(successes, bool)
 
@@ -193,43 +195,43 @@ class EnvVector:
         """An image (height, width, 3) uint8 of one environment.
 
         Raises:
-            UserError: made without render_mode="rgb_array", or no OpenGL is available.
+            UserError: `render_mode` was not "rgb_array", or OpenGL does not work.
         """
         image = self.envs[index].render()
         if image is None:
-            raise UserError('these environments do not render; make them with "rgb_array"')
+            raise UserError('these environments do not render; pass render_mode="rgb_array"')
         return image
 
     def rng_states(self) -> list[dict[str, Any]]:
-        """Each environment's generator as plain data that JSON can hold."""
+        """State of each environment's generator, JSON-serialisable."""
         return [dict(env.np_random.bit_generator.state) for env in self.envs]
 
     def set_rng_states(self, states: Sequence[dict[str, Any]]) -> None:
-        """Go on with generators saved by `rng_states`; episodes under way are not restored.
+        """Restore generators saved by `rng_states`; episodes in progress are not restored.
 
         Raises:
-            UserError: another number of environments, or not generator states.
+            UserError: the number of environments differs, or a state is invalid.
         """
         self._check_number(states)
         for env, state in zip(self.envs, states, strict=True):
             try:
                 env.np_random.bit_generator.state = state
             except (TypeError, ValueError, KeyError) as error:
-                raise UserError(f"a saved environment generator is damaged: {error}") from None
+                raise UserError(f"saved environment generator is damaged ({error})") from None
 
     def _check_number(self, states: Sequence[Any]) -> None:
         if len(states) != self.num_envs:
             raise UserError(
-                f"{len(states)} saved generators for {self.num_envs} environments; resume with "
-                "the number of environments that was saved"
+                f"{len(states)} saved generators for {self.num_envs} environments; use as many "
+                "environments as were saved"
             )
 
     def close(self) -> None:
-        """Free renderers; the environments cannot be used afterwards."""
+        """Free the renderers; the environments must not be used afterwards."""
         for env in self.envs:
             env.close()
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    """(k,) bool: rows (k, width) whose values are all finite, in float32 too."""
-    return np.asarray((np.abs(values) <= _LARGEST).all(axis=1))
+    """(k,) bool: whether all values of each row (k, width) are finite in float32."""
+    return np.asarray((np.abs(values) <= _FLOAT32_MAX).all(axis=1))

@@ -1,6 +1,7 @@
-"""Checks of a policy's parts, wherever they were read: every fault is one `UserError` line.
+"""Validation of the parts of a policy read from a file or a checkpoint.
 
-In all functions `owner` is what the part was read from, for the messages.
+Each check raises `UserError` with a one-line message. `owner` is where the part was read from, for
+that message.
 """
 
 from __future__ import annotations
@@ -14,21 +15,18 @@ from torch import Tensor
 
 from build_networks import make_actor
 from decision_transformer import Actor
-from get_args import Settings
+from get_args import Settings, flags_with
 from run.checkpoint import check_shapes
 from run.setting_checks import check_model, check_value
 from tasks import Task, get_task
 from utils import UserError
 
-# the settings that make the network, and those that say how it acts
-MODEL_SETTINGS = ("policy", "embed_dim", "n_layer", "n_head", "activation_function", "dropout",
-                  "ordering", "stoc", "precision")  # fmt: skip
-ACTING_SETTINGS = ("K", "eval_context_length", "eval_rtg", "delayed_reward")
+POLICY_SETTINGS = flags_with("policy", "model") + flags_with("policy", "acting")
 _LARGEST_SETTING = 2**31
 
 
 def task_facts(task: Task) -> dict[str, Any]:
-    """What of the task table a policy depends on."""
+    """The facts of a task on which a policy depends."""
     return {
         "name": task.name,
         "obs_dim": task.obs_dim,
@@ -40,38 +38,38 @@ def task_facts(task: Task) -> dict[str, Any]:
 
 
 def checked_task(owner: object, recorded: Any) -> Task:
-    """The task of recorded `task_facts`, which have to be those of the table.
+    """The task of recorded `task_facts`.
 
     Raises:
-        UserError: so.
+        UserError: the task is unknown, or its facts differ from the recorded ones.
     """
     if not isinstance(recorded, dict) or not isinstance(recorded.get("name"), str):
-        raise UserError(f"{owner}: names no task")
+        raise UserError(f"{owner}: no task name in it")
     try:
         task = get_task(recorded["name"][:100])
     except UserError as error:
-        raise UserError(f"{owner}: {error}".replace("--env", "task", 1)) from None
+        raise UserError(f"{owner}: task {error}") from None
     for name, ours in task_facts(task).items():
         if recorded.get(name) != ours:
             theirs = str(recorded.get(name))[:20]
-            raise UserError(f"{owner}: {name} is {theirs} there, but {ours} for {task.name}")
+            raise UserError(f"{owner}: {name} is {theirs}, but {ours} for {task.name}")
     return task
 
 
 def checked_settings(owner: object, recorded: Any, extra: tuple[str, ...] = ()) -> Settings:
-    """Settings with those in the place of the defaults that a policy depends on.
+    """Default settings with a policy's recorded settings in them.
 
     Args:
-        recorded: Settings by name; those that no policy depends on are ignored.
-        extra: Names of more settings to take.
+        recorded: Settings by name; those on which no policy depends are ignored.
+        extra: More settings to use.
 
     Raises:
-        UserError: one is missing, out of its range, or does not go with another.
+        UserError: a setting is missing, out of range, or incompatible with another.
     """
-    names = (*MODEL_SETTINGS, *ACTING_SETTINGS, *extra)
+    names = POLICY_SETTINGS + extra
     if not isinstance(recorded, dict):
         raise UserError(f"{owner}: no settings in it")
-    # older policies and runs do not say, because there was no other
+    # older files lack this setting, because there was only one kind of policy
     recorded = {"policy": Settings.policy} | recorded
     missing = [name for name in names if name not in recorded]
     if missing:
@@ -79,7 +77,7 @@ def checked_settings(owner: object, recorded: Any, extra: tuple[str, ...] = ()) 
     values = {name: recorded[name] for name in names}
     for name, value in values.items():
         if isinstance(value, int | float) and not abs(value) <= _LARGEST_SETTING:
-            raise UserError(f"{owner}: {name} is out of all bounds")
+            raise UserError(f"{owner}: {name} is out of range")
     try:
         for name, value in values.items():
             check_value(name, value)
@@ -91,10 +89,10 @@ def checked_settings(owner: object, recorded: Any, extra: tuple[str, ...] = ()) 
 
 
 def checked_moments(owner: object, name: str, values: Any, task: Task) -> np.ndarray:
-    """The states' "mean" or "std", (obs_dim,) float64, from a list.
+    """The "mean" or "std" of the states, (obs_dim,) float64, from a list.
 
     Raises:
-        UserError: it is no list of as many numbers, or one cannot be.
+        UserError: not a list of obs_dim numbers, or a number is out of range.
     """
     numbers = isinstance(values, list) and all(type(x) in (int, float) for x in values)
     if not numbers or len(values) != task.obs_dim:
@@ -102,7 +100,7 @@ def checked_moments(owner: object, name: str, values: Any, task: Task) -> np.nda
     tiny, largest = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
     lowest = -largest if name == "mean" else tiny
     if not all(lowest <= x <= largest for x in values):
-        raise UserError(f"{owner}: state_{name} has a number in it that is impossible")
+        raise UserError(f"{owner}: state_{name} has a number out of range")
     return np.array(values, np.float64)
 
 
@@ -115,10 +113,10 @@ def checked_actor(
 ) -> Actor:
     """The actor with these weights, ready to act.
 
-    Nothing of a recorded size is made before the weights turn out to have that size.
+    Nothing is allocated from recorded sizes before the weights are known to have these sizes.
 
     Raises:
-        UserError: a tensor is missing, has another shape or type, or is not finite.
+        UserError: a tensor is missing, has the wrong shape or type, or is not finite.
     """
     for name, x in weights.items():
         if not isinstance(x, Tensor) or x.dtype != torch.float32:
@@ -130,11 +128,11 @@ def checked_actor(
         with torch.device("meta"):
             actor = make_actor(settings, task)
     except (RuntimeError, OverflowError):
-        raise UserError(f"{owner}: no network can have embed_dim {settings.embed_dim}") from None
+        raise UserError(f"{owner}: embed_dim {settings.embed_dim} is too large") from None
     check_shapes(actor, {str(name): x for name, x in weights.items()}, f"{owner}:")
     for name, x in weights.items():
         if not torch.isfinite(x).all():
-            raise UserError(f"{owner}: {name} has NaN or infinity in it; training had diverged")
+            raise UserError(f"{owner}: {name} contains NaN or infinity; training had diverged")
     actor.load_state_dict(weights, assign=True)
-    # not `requires_grad_(False)`: that makes PyTorch round differently, in the last bit
+    # no `requires_grad_(False)`: it changes the last bit of PyTorch's results
     return actor.to(device).eval()

@@ -1,23 +1,21 @@
-"""Trained policies in a folder of their own, with all that acting needs and nothing else.
+"""Exported policies: a folder with everything needed to act, independent of run and dataset.
 
-A policy's folder holds
-
-    policy.safetensors    the weights of the network, float32, by their names in it
+    policy.safetensors    weights of the network, float32, by parameter name
     policy.json           everything else:
         format_version    1
         task              name, obs_dim, act_dim, horizon (steps), reward_divisor, reward_shift,
                           rtg_scale
-        settings          sizes and kind of the network; K, eval_context_length (steps),
-                          eval_rtg (training units), delayed_reward
+        settings          architecture of the network; K, eval_context_length (steps),
+                          eval_rtg (training rewards), delayed_reward
         state_mean, state_std   (obs_dim,) for normalising observations
-        weights_sha256    of policy.safetensors
+        weights_sha256    checksum of policy.safetensors
         origin            the run: method, seed, phase, iterations, transitions
-        scores            metrics of the run's last evaluation and its place in the run, or null
-        versions          of the packages that wrote it
+        scores            metrics of the run's last evaluation and when it was, or null
+        versions          versions of the packages that wrote the policy
 
-To act: observations become (obs - state_mean) / state_std, return-to-go starts at eval_rtg x
-rtg_scale and falls by (raw reward / reward_divisor + reward_shift) x rtg_scale at each step, and
-the policy sees the last eval_context_length steps. Reading a policy executes nothing that is in it.
+To act, normalise observations to (obs - state_mean) / state_std. Return-to-go starts at eval_rtg x
+rtg_scale and decreases by (raw reward / reward_divisor + reward_shift) x rtg_scale at each step.
+The policy sees the last eval_context_length steps. Loading a policy executes none of its content.
 """
 
 from __future__ import annotations
@@ -40,8 +38,7 @@ from decision_transformer import Actor
 from evaluation import RolloutSettings
 from get_args import Settings
 from policy_export.checks import (
-    ACTING_SETTINGS,
-    MODEL_SETTINGS,
+    POLICY_SETTINGS,
     checked_actor,
     checked_moments,
     checked_settings,
@@ -60,14 +57,14 @@ WEIGHTS_FILE, POLICY_FILE = "policy.safetensors", "policy.json"
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy that is ready to act.
+    """A trained policy, ready to act.
 
     Attributes:
-        actor: In evaluation mode.
-        task: What it was trained for.
-        settings: Of the run; those that policy.json lists mean something, the others do not.
+        actor: The network, in evaluation mode.
+        task: The task it was trained on.
+        settings: Settings of the run; only `POLICY_SETTINGS` are meaningful.
         state_mean, state_std: (obs_dim,) float64.
-        record: JSON-able facts about where it comes from: "origin", "scores", "versions".
+        record: Where it comes from, JSON-serialisable: "origin", "scores", "versions".
     """
 
     actor: Actor
@@ -78,16 +75,16 @@ class Policy:
     record: dict[str, Any]
 
     def rollout_settings(self, context_length: int | None = None) -> RolloutSettings:
-        """How it acts, by default with the context length it was evaluated with.
+        """How the policy acts, by default with the context length of the run's evaluations.
 
         Raises:
-            UserError: a context that training never saw.
+            UserError: training used no context of this length.
         """
         length = self.settings.eval_context_length if context_length is None else context_length
         if not 1 <= length <= self.settings.K:
             raise UserError(
-                f"a context of {length} steps: this policy was trained with contexts of 1 to "
-                f"{self.settings.K}"
+                f"--context {length}: this policy was trained with contexts of 1 to "
+                f"{self.settings.K} steps"
             )
         return RolloutSettings(
             self.task, length, self.state_mean, self.state_std, self.settings.delayed_reward
@@ -95,19 +92,19 @@ class Policy:
 
 
 def open_policy(path: Path, device: torch.device | str = "cpu", best: bool = False) -> Policy:
-    """The policy in an exported policy's folder or in a run's.
+    """Load a policy from the folder of an exported policy or of a run.
 
     Args:
         path: The folder.
-        device: Where the policy is to act.
-        best: A run's best evaluated policy instead of its last one.
+        device: Device of the actor.
+        best: Load the policy of the run's best evaluation instead of the newest checkpoint.
 
     Raises:
-        UserError: the folder is neither, or what it holds is damaged.
+        UserError: the folder is neither, or a file in it is damaged.
     """
     if (path / POLICY_FILE).is_file():
         if best:
-            raise UserError(f"{path}: an exported policy; which one is chosen at its export")
+            raise UserError(f"--best: {path} is an exported policy, not a run; leave it out")
         return load_policy(path, device)
     if (path / CONFIG_FILE).is_file():
         return policy_of_run(path, device, best)
@@ -117,10 +114,10 @@ def open_policy(path: Path, device: torch.device | str = "cpu", best: bool = Fal
 
 
 def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool = False) -> Policy:
-    """The policy of a run's newest checkpoint, or the one that was evaluated best.
+    """The policy of a run's newest checkpoint, or of its best evaluation.
 
     Raises:
-        UserError: it is no run's folder, has no checkpoint, or something in it is damaged.
+        UserError: not a run folder, no checkpoint in it, or a file is damaged.
     """
     config = _read_json(run_dir / CONFIG_FILE)
     recorded = config.get("settings")
@@ -143,7 +140,7 @@ def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool 
         else:
             scores = _last_scores(run_dir, int(state["rows_logged"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{owner} is not complete ({type(error).__name__}: {error})") from None
+        raise UserError(f"{owner} is incomplete ({type(error).__name__}: {error})") from None
     origin = {"method": config.get("method"), "seed": settings.seed, "phase": phase}
     origin |= {"iterations": iterations, "transitions": transitions}
     versions = {"python": platform.python_version(), **package_versions()}
@@ -154,19 +151,17 @@ def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool 
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy to a new folder, in whole or not at all.
+    """Write a policy to a new folder, atomically.
 
     Raises:
-        UserError: the folder is there and not empty, or cannot be written.
+        UserError: the folder exists and is not empty, or cannot be written.
     """
     weights = {name: x.detach().cpu().contiguous() for name, x in policy.actor.state_dict().items()}
     content = safetensors.torch.save(weights)
     description = {
         "format_version": FORMAT_VERSION,
         "task": task_facts(policy.task) | {"horizon": policy.task.horizon},
-        "settings": {
-            name: getattr(policy.settings, name) for name in MODEL_SETTINGS + ACTING_SETTINGS
-        },
+        "settings": {name: getattr(policy.settings, name) for name in POLICY_SETTINGS},
         "state_mean": policy.state_mean.tolist(),
         "state_std": policy.state_std.tolist(),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
@@ -175,7 +170,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: is there already; choose a new folder")
+            raise UserError(f"{folder}: exists and is not empty; choose a new folder")
         part.mkdir(parents=True)
         with atomic_write(part / WEIGHTS_FILE) as file:
             file.write(content)
@@ -190,19 +185,19 @@ def save_policy(policy: Policy, folder: Path) -> None:
 
 
 def load_policy(folder: Path, device: torch.device | str = "cpu") -> Policy:
-    """Read what `save_policy` wrote, and check everything that acting depends on.
+    """Load what `save_policy` wrote.
 
     Raises:
-        UserError: a file is absent, damaged, of another format version, or the two do not fit
-            together.
+        UserError: a file is missing, damaged or of another format version, or the two files do not
+            belong together.
     """
     path = folder / POLICY_FILE
     description = _read_json(path)
     version = description.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: format_version {str(version)[:20]}, where this program reads "
-            f"{FORMAT_VERSION}; export the policy again with this program"
+            f"{path}: format_version {str(version)[:20]}, expected {FORMAT_VERSION}; export the "
+            "policy again with this version of the program"
         )
     task = checked_task(path, description.get("task"))
     settings = checked_settings(path, description.get("settings"))
@@ -218,15 +213,15 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> Policy:
     actor = checked_actor(str(folder / WEIGHTS_FILE), settings, task, weights, device)
     if description.get("weights_sha256") != hashlib.sha256(content).hexdigest():
         raise UserError(
-            f"{folder / WEIGHTS_FILE}: is not what {POLICY_FILE} was written with (damaged, or of "
-            "another policy); export it again"
+            f"{folder / WEIGHTS_FILE}: does not match {POLICY_FILE} (damaged, or of another "
+            "policy); export the policy again"
         )
     record = {name: description.get(name) for name in ("origin", "scores", "versions")}
     return Policy(actor, task, settings, mean, std, record)
 
 
 def _last_scores(run_dir: Path, rows: int) -> dict[str, Any] | None:
-    """The last evaluation among the first rows of metrics.jsonl, and where in the run it was."""
+    """The last evaluation in the first rows of metrics.jsonl, and when in the run it was."""
     path = run_dir / METRICS_FILE
     if not path.exists():
         return None
@@ -241,7 +236,7 @@ def _last_scores(run_dir: Path, rows: int) -> dict[str, Any] | None:
             if name in place or name.startswith("evaluation/")
         } or None
     except ValueError:
-        raise UserError(f"{path}: damaged; it has a line that is no JSON object") from None
+        raise UserError(f"{path}: damaged; a line is not a JSON object") from None
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -1,10 +1,10 @@
-"""Returns of Adroit's expert policies here and in the old engine, as a Markdown table.
+"""Compare returns of Adroit's expert policies with those in the old engine, as a Markdown table.
 
     python scripts/adroit_expert_scores.py --policies DIR
 
-DIR holds `pen.npz`, `hammer.npz`, `door.npz` and `relocate.npz`, policies of Rajeswaran et al. 2018
-in the form that data/behaviour_policy.py describes. They act by their mean. z is the difference of
-the mean returns in units of its standard error.
+DIR contains the policies of Rajeswaran et al. 2018 as `pen.npz`, `hammer.npz`, `door.npz` and
+`relocate.npz` (format: data_sources/behaviour_policy.py). They take their mean action. z is the
+difference of the mean returns divided by its standard error.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from data_sources.behaviour_policy import HandPolicy
 from tasks import Task, get_task
 from utils import UserError
 
-# mean and standard deviation of the raw returns of the same policies on MuJoCo 2.1.0
+# mean and standard deviation of the same policies' raw returns on MuJoCo 2.1.0
 OLD_ENGINE = {
     "pen": (3617.9, 1589.8),
     "hammer": (16287.3, 202.6),
@@ -34,26 +33,26 @@ OLD_EPISODES = 20
 
 
 def play(task: Task, policy: HandPolicy, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Raw returns (episodes,) and successes (episodes,) of one episode in each environment."""
+    """Raw returns and successes, (episodes,) each; episode i has seed `seed` + i."""
     vector = d4rl_envs.make_vector(task, range(seed, seed + episodes))
     obs, running = vector.reset(), np.arange(episodes)
     returns = np.zeros(episodes)
     while len(running):
         obs, rewards, terminated, truncated = vector.step(policy.mean(obs), running)
         returns[running] += rewards
-        going_on = ~(terminated | truncated)
-        obs, running = obs[going_on], running[going_on]
+        done = terminated | truncated
+        obs, running = obs[~done], running[~done]
     successes = vector.success()
-    assert successes is not None  # every task of the hand has a criterion
+    assert successes is not None  # all hand tasks have a success criterion
     return returns, successes
 
 
 def load(folder: Path) -> dict[str, HandPolicy]:
-    """The policy of every family."""
+    """The policy of each family."""
     paths = {family: folder / f"{family}.npz" for family in OLD_ENGINE}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
-        raise UserError(f"--policies {folder}: no {', '.join(missing)} there")
+        raise UserError(f"--policies {folder}: no {', '.join(missing)} in it")
     return {family: HandPolicy(path, expert_task(family)) for family, path in paths.items()}
 
 
@@ -62,7 +61,7 @@ def expert_task(family: str) -> Task:
 
 
 def row(family: str, policy: HandPolicy, episodes: int, seed: int) -> str:
-    """One line of the table."""
+    """A row of the table."""
     task = expert_task(family)
     returns, successes = play(task, policy, episodes, seed)
     mean, std = returns.mean(), returns.std()
@@ -80,10 +79,12 @@ def row(family: str, policy: HandPolicy, episodes: int, seed: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--policies", type=Path, required=True, help="folder of policies")
-    parser.add_argument("--episodes", type=int, default=20, help="per family")
-    parser.add_argument("--seed", type=int, default=0, help="of the first environment")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--policies", type=Path, required=True, help="folder of the policies")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes per family "
+                        "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first environment "
+                        "(default: %(default)s)")  # fmt: skip
     args = parser.parse_args()
     if args.episodes < 1 or args.seed < 0:
         raise UserError("--episodes must be positive and --seed not negative")
@@ -98,5 +99,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

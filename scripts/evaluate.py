@@ -1,12 +1,11 @@
-"""Play a policy: mean return, normalised score with a confidence interval, length, success rate.
+"""Evaluate a policy: mean return, normalised score with a 95% interval, length, success rate.
 
     python scripts/evaluate.py FOLDER [--episodes N] [--rtg R] [--context C] [--seed S]
         [--video FILE.gif|FILE.mp4] [--verbose | --json]
 
-FOLDER is an exported policy's (scripts/export_policy.py) or a run's. Episode i starts in an
-environment of seed S + i and takes the policy's mean action, so that the same command gives the
-same numbers. The interval is a bootstrap over episodes (Efron 1979, percentile method): 95% of the
-means of 10,000 samples of as many episodes, drawn with replacement, lie in it.
+FOLDER is an exported policy (scripts/export_policy.py) or a run. Episode i has an environment of
+seed S + i and the policy takes its mean action, so results are reproducible. The interval is a
+percentile bootstrap over episodes (Efron 1979) with 10,000 resamples.
 """
 
 from __future__ import annotations
@@ -22,135 +21,40 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-
-import d4rl_envs
-from evaluation import Episode, evaluation_metrics, rollout
 from fast_cpu.device_tuning import tune_device
 from get_args import OneLineParser
-from policy_export.policy import Policy, open_policy
+from policy_export import open_policy
+from policy_export.playing import play, summarise
 from run.config import plain
-from run.video import VideoRecorder, check_kind
-from tasks import Task
+from run.video import check_kind
 from utils import UserError, select_device
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-# environments that are played side by side, and resamples that are drawn at a time
-_TOGETHER, _DRAWN = 32, 100
 _LARGEST_SEED = 2**32 - 1
 
 
-def play(
-    policy: Policy,
-    episodes: int,
-    target_return: float,
-    *,
-    seed: int = 0,
-    context_length: int | None = None,
-    video: Path | None = None,
-) -> list[Episode]:
-    """Play whole episodes; number i starts in an environment of seed `seed` + i.
-
-    Args:
-        target_return: Return-to-go to begin with, in training units.
-        context_length: Steps that the policy sees; by default as in the run's evaluations.
-        video: GIF or MP4 file to make of the first episode.
-
-    Raises:
-        UserError: the context is too long, the policy puts out NaN, or there can be no video.
-    """
-    settings = policy.rollout_settings(context_length)
-    played: list[Episode] = []
-    if video is not None:
-        # by itself, because models with all that a picture shows are large
-        vector = d4rl_envs.make_vector(policy.task, [seed], "rgb_array")
-        vector.render()  # where nothing can be rendered it fails here, before anything is played
-        recorder = VideoRecorder(vector)
-        played += rollout(
-            policy.actor, vector, settings, target_return, after_step=recorder.after_step
-        )
-        _save_video(recorder, video)
-        vector.close()
-    while len(played) < episodes:
-        first, last = len(played), min(len(played) + _TOGETHER, episodes)
-        vector = d4rl_envs.make_vector(policy.task, range(seed + first, seed + last))
-        played += rollout(policy.actor, vector, settings, target_return)
-        vector.close()
-    return played
-
-
-def _save_video(recorder: VideoRecorder, path: Path) -> None:
-    if recorder.problem:
-        raise UserError(f"--video {path}: {recorder.problem}")
-    try:
-        recorder.save(path)
-    except OSError as error:
-        raise UserError(f"--video {path}: cannot be written ({error.strerror})") from None
-
-
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Confidence interval of the mean of independent values (n,); None for fewer than two."""
-    if len(values) < 2:
-        return None
-    rng = np.random.default_rng(0)
-    blocks = [
-        values[rng.integers(len(values), size=(_DRAWN, len(values)))].mean(axis=1)
-        for _ in range(RESAMPLES // _DRAWN)
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(blocks), [tail, 1 - tail]).tolist()
-    return low, high
-
-
-def summarise(episodes: Sequence[Episode], task: Task) -> dict[str, Any]:
-    """Means over the episodes and each episode's own numbers, as JSON can hold them."""
-    raw = np.array([episode.raw_return for episode in episodes])
-    scores = task.normalized_score(raw)
-    metrics = evaluation_metrics(list(episodes), task)
-    return {
-        "episodes": len(episodes),
-        "return_mean": raw.mean(),
-        "return_std": raw.std(),
-        "training_return_mean": metrics["evaluation/return_mean_gm"],
-        "normalized_score": scores.mean(),
-        "normalized_score_interval": bootstrap_interval(scores),
-        "interval": f"{CONFIDENCE:.0%} bootstrap over episodes, {RESAMPLES} resamples",
-        "length_mean": metrics["evaluation/length_mean_gm"],
-        "success_rate": metrics.get("evaluation/success_rate"),
-        "env_faults": int(metrics["evaluation/env_faults"]),
-        "per_episode": {
-            "return": raw,
-            "training_return": [episode.training_return for episode in episodes],
-            "normalized_score": scores,
-            "length": [episode.length for episode in episodes],
-            "success": [episode.success for episode in episodes],
-            "faulted": [episode.faulted for episode in episodes],
-        },
-    }
-
-
 def report(result: dict[str, Any], verbose: bool) -> str:
-    """What the script says, as text."""
-    interval = result["normalized_score_interval"]
-    between = "no interval from one episode"
-    if interval is not None:
-        between = f"{interval[0]:.2f} to {interval[1]:.2f}, {result['interval']}"
-    lines = [
-        f"{result['task']}: {result['episodes']} episodes, seed {result['seed']}, return-to-go "
-        f"{result['rtg']:g}, context {result['context']}",
-        f"return            {result['return_mean']:.2f} ± {result['return_std']:.2f} "
-        "(standard deviation of the episodes)",
-        f"normalised score  {result['normalized_score']:.2f} ({between})",
+    """The results as text, with a table of the episodes if `verbose`."""
+    count, faults = result["episodes"], result["env_faults"]
+    score, returns = f"{result['normalized_score']:.2f}", f"{result['return_mean']:.2f}"
+    if count > 1:
+        low, high = result["normalized_score_interval"]
+        score += f" (95% interval {low:.2f} to {high:.2f})"
+        returns += f" ± {result['return_std']:.2f} (standard deviation over episodes)"
+    lines = _table(result) if verbose else []
+    lines += [
+        f"{result['task']}: {count} episode{'s' * (count > 1)}, seed {result['seed']}, target "
+        f"return {result['rtg']:g}, context {result['context']}",
+        f"return            {returns}",
+        f"normalised score  {score}",
         f"length            {result['length_mean']:.1f} steps",
     ]
     if result["success_rate"] is not None:
         lines.append(f"success rate      {result['success_rate']:.1%}")
-    if result["env_faults"]:
+    if faults:
         lines.append(
-            f"faults            {result['env_faults']} episodes ended by the environment's"
+            f"faults            {faults} of {count} episodes ended by an environment fault"
         )
-    return "\n".join(_table(result) + lines if verbose else lines)
+    return "\n".join(lines)
 
 
 def _table(result: dict[str, Any]) -> list[str]:
@@ -168,28 +72,31 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="an exported policy's folder, or a run's")
-    parser.add_argument("--episodes", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--rtg", type=float, help="return to ask for, in training units "
+    parser.add_argument("folder", type=Path, help="folder of an exported policy or of a run")
+    parser.add_argument("--episodes", type=int, default=10, help="number of episodes "
+                        "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--rtg", type=float, help="target return, in training rewards "
                         "(default: the run's --eval_rtg)")  # fmt: skip
-    parser.add_argument("--context", type=int, help="steps of history that the policy sees "
+    parser.add_argument("--context", type=int, help="steps of history the policy sees "
                         "(default: the run's --eval_context_length)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode's environment")
-    parser.add_argument("--best", action="store_true", help="of a run: the policy of its best "
-                        "evaluation, not the last one")  # fmt: skip
-    parser.add_argument("--video", type=Path, help="GIF or MP4 file to make of the first episode")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode's "
+                        "environment (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--best", action="store_true", help="with a run: the policy of the best "
+                        "evaluation instead of the last one")  # fmt: skip
+    parser.add_argument("--video", type=Path, help="GIF or MP4 file to record the first episode to")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N "
+                        "(default: %(default)s)")  # fmt: skip
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--verbose", action="store_true", help="a line per episode too")
-    output.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    output.add_argument("--verbose", action="store_true", help="also print each episode")
+    output.add_argument("--json", action="store_true", help="print a JSON object instead of text")
     return parser.parse_args(argv)
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Refuse what can be refused before anything is read.
+    """Check option values before anything is loaded.
 
     Raises:
-        UserError: names the flag.
+        UserError: a value is invalid.
     """
     if args.episodes < 1:
         raise UserError(f"--episodes {args.episodes}: must be at least 1")

@@ -1,10 +1,10 @@
-"""Export a run's policy: a small folder with all that acting needs.
+"""Export the policy of a run to a folder that contains everything needed to act.
 
     python scripts/export_policy.py RUN_DIR --out FOLDER [--best]
 
-The folder holds the weights (policy.safetensors) and everything else (policy.json; policy_file.py
-describes both). It needs neither the dataset nor the run, and nothing in it is executed when it is
-read. `scripts/evaluate.py FOLDER` plays it.
+The folder contains the weights (policy.safetensors) and everything else (policy.json); see
+policy_export/policy.py. It needs neither dataset nor run, and loading it executes no code. Evaluate
+it with `scripts/evaluate.py FOLDER`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from get_args import OneLineParser
-from policy_export.policy import Policy, policy_of_run, save_policy
+from policy_export import Policy, save_policy
+from policy_export.policy import policy_of_run
 from utils import UserError
 
 
 def summary(policy: Policy) -> str:
-    """One line: what was exported, and how it did in its run."""
+    """One line on what was exported and its score in the run."""
     origin, scores = policy.record["origin"], policy.record["scores"] or {}
     weights = sum(x.numel() for x in policy.actor.parameters())
     text = (
@@ -36,9 +37,10 @@ def summary(policy: Policy) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, help="folder of a run")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make; new, or empty")
-    parser.add_argument("--best", action="store_true", help="that of the best evaluation")
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("--out", type=Path, required=True, help="new or empty folder to write to")
+    parser.add_argument("--best", action="store_true", help="export the policy of the best "
+                        "evaluation instead of the last one")  # fmt: skip
     args = parser.parse_args(argv)
     try:
         policy = policy_of_run(args.run_dir, best=args.best)

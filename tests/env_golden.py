@@ -1,16 +1,18 @@
-"""Recordings of the old engine: the full ones beside the checkout, else the subset kept here.
+"""Recordings of the old engine: the full ones next to the checkout, else the subset in golden/.
 
 The subset has one seed and 40 steps of each recording, the same constants and the same probes.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
-import mujoco
+import numpy as np
 
-from d4rl_envs.parity import Episode, Probe, episodes, load_arrays, probes
+from d4rl_envs.engine import mujoco
+from d4rl_envs.parity import PLACEMENT, Recording, Start, load_arrays, recordings
 from tests.conftest import GOLDEN, SHARED
 
-# tasks with a recording, by family
+# recorded tasks, by family
 RECORDED = {
     "hopper": ["hopper-medium-v2"],
     "halfcheetah": ["halfcheetah-medium-v2"],
@@ -23,6 +25,7 @@ RECORDED = {
     "door": ["door-human-v1"],
     "relocate": ["relocate-human-v1"],
 }
+TASKS = [task for tasks in RECORDED.values() for task in tasks]
 
 
 def _path(name: str):
@@ -31,26 +34,58 @@ def _path(name: str):
 
 
 @cache
-def recording(task: str) -> dict:
+def golden_arrays(task: str) -> dict:
     return load_arrays(_path(f"envs/{task}.npz"))
 
 
-def recorded_episodes(task: str) -> list[Episode]:
-    return list(episodes(recording(task)))
+def golden_recordings(task: str) -> list[Recording]:
+    return list(recordings(golden_arrays(task)))
 
 
-def recorded_probes(task: str) -> list[Probe]:
-    return list(probes(load_arrays(_path("probes.npz")), task))
+@dataclass(frozen=True)
+class Probe:
+    """A recorded step from a hand-placed state."""
+
+    start: Start
+    action: np.ndarray
+    observation: np.ndarray
+    reward: float
+    done: bool
+    achieved: bool
+
+
+def golden_probes(task: str) -> list[Probe]:
+    """The probes of a task, arrays named `<task>/p<i>/*`."""
+    steps: dict[str, dict[str, np.ndarray]] = {}
+    for path, array in load_arrays(_path("probes.npz")).items():
+        owner, probe, name = path.split("/")
+        if owner == task:
+            steps.setdefault(probe, {})[name] = array
+    return [
+        Probe(
+            Start(
+                (own["qpos0"], own["qvel0"], own["warm0"]),
+                {name: own[name] for name in PLACEMENT},
+                own.get("target_goal"),
+            ),
+            own["action"],
+            own["obs"],
+            float(own["reward"]),
+            bool(own["done"]),
+            bool(own["goal_achieved"]),
+        )
+        for own in steps.values()
+    ]
 
 
 def model_differences(env, task: str) -> dict[str, float]:
-    """Largest absolute difference of each recorded model constant (inf: another shape).
+    """Largest absolute difference of each recorded model constant (inf if the shape differs).
 
-    Geoms that are meshes are left out: they are for pictures, and mesh files are read differently.
+    Mesh geoms are left out: they only affect rendering, and mesh files are read differently.
     """
     worst = {}
-    meshes = recording(task)["model_geom_type"] == int(mujoco.mjtGeom.mjGEOM_MESH)
-    for name, expected in recording(task).items():
+    meshes = golden_arrays(task)["model_geom_type"] == int(mujoco.mjtGeom.mjGEOM_MESH)
+    for name, expected in golden_arrays(task).items():
         group, _, attribute = name.partition("_")
         holder = {"model": env.model, "opt": env.model.opt}.get(group)
         if holder is None or not hasattr(holder, attribute):

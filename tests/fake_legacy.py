@@ -1,7 +1,7 @@
-"""Stands for an interpreter with gym, d4rl and mujoco-py: `fake_legacy.py -I WORKER`.
+"""Fake interpreter with gym, d4rl and mujoco-py: `fake_legacy.py -I WORKER`.
 
-The worker runs as it is, on environments of a line of arithmetic. What goes wrong is told by
-the environment variable FAKE_LEGACY.
+Runs the real worker with trivial environments. The environment variable FAKE_LEGACY selects a
+fault.
 """
 
 import os
@@ -13,7 +13,7 @@ import types
 
 import numpy as np
 
-TROUBLE = os.environ.get("FAKE_LEGACY", "")
+FAULT = os.environ.get("FAKE_LEGACY", "")
 SIZES = {"maze2d": (4, 2), "hopper": (11, 3), "antmaze": (29, 8), "pen": (45, 24)}
 
 
@@ -35,9 +35,9 @@ class FakeEnv:
     def reset(self):
         sys.stdout.write("Target Goal: (1.0, 2.0)\n")
         self.steps = 0
-        self.obs = self.np_random.uniform(size=self.obs_dim + (TROUBLE == "wide"))
+        self.obs = self.np_random.uniform(size=self.obs_dim + (FAULT == "wide"))
         if self.family == "antmaze":
-            self.target_goal = np.random.uniform(size=2)  # noqa: NPY002 - as d4rl does
+            self.target_goal = np.random.uniform(size=2)  # noqa: NPY002 - like d4rl
             self.obs[:2] = self.target_goal
         return self.obs.astype(np.float64)
 
@@ -47,9 +47,9 @@ class FakeEnv:
         assert np.abs(action).max() <= 1
         self.steps += 1
         if self.steps == 3:
-            trouble(self)
+            fail(self)
         self.obs = self.obs + action.mean()
-        if TROUBLE == "nan" and self.steps == 3:
+        if FAULT == "nan" and self.steps == 3:
             return self.obs * np.nan, 0.0, False, {}
         info = {"goal_achieved": self.steps % 2 == 1} if self.family == "pen" else {}
         reached = self.family == "antmaze" and self.steps == 4
@@ -57,21 +57,21 @@ class FakeEnv:
         return self.obs, reward, reached or (self.family == "hopper" and self.steps == 9), info
 
 
-def trouble(env):
-    if TROUBLE == "raise" and env.obs[0] > 0:
+def fail(env):
+    if FAULT == "raise" and env.obs[0] > 0:
         raise RuntimeError("Got MuJoCo Warning:\nUnknown warning")
-    if TROUBLE == "exit":
+    if FAULT == "exit":
         sys.stderr.write("out of luck\n")
         sys.stderr.flush()
         os._exit(3)
-    if TROUBLE == "kill":
+    if FAULT == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if TROUBLE == "hang":
+    if FAULT == "hang":
         time.sleep(60)
 
 
 class Proxy:
-    """As d4rl's wrapper, which hides attributes of its own behind those of the environment."""
+    """Like d4rl's wrapper, forwards attributes to the wrapped environment."""
 
     def __init__(self, env):
         self._wrapped_env, self.unwrapped = env, self
@@ -103,13 +103,13 @@ module("gym.utils.seeding", np_random=np_random)
 module("gym.envs")
 module("gym.envs.mujoco")
 module("gym.envs.mujoco.mujoco_env", MujocoEnv=object)
-if TROUBLE != "no mujoco":
+if FAULT != "no mujoco":
     module("mujoco_py", __version__="2.0.2.13")
 module("d4rl")
 for family in ("gym_mujoco", "pointmaze", "locomotion", "hand_manipulation_suite"):
     module(f"d4rl.{family}")
 
-if TROUBLE == "babble":
+if FAULT == "babble":
     sys.stdout.write("Welcome to the old stack!\n" * 10)
     sys.stdout.flush()
 assert sys.argv[1] == "-I"

@@ -1,6 +1,5 @@
-"""Adroit: resets, success counts, models without skin, rotations."""
+"""Adroit: resets, success, models without skin, rotations."""
 
-import mujoco
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,9 +7,9 @@ from hypothesis import strategies as st
 
 import d4rl_envs
 from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, adroit_model
+from d4rl_envs.engine import mujoco
 from d4rl_envs.physics import NULL_ROTATION
 from d4rl_envs.rotations import euler_from_matrix, quat_from_euler
-from tasks import get_task
 
 ENVS = {env.name: env() for env in (PenEnv, HammerEnv, DoorEnv, RelocateEnv)}
 
@@ -65,8 +64,8 @@ def test_reset_distribution(name, read, low, high):
 
 
 @pytest.mark.parametrize(("name", "needed"), [("pen", 20), ("door", 25)])
-def test_success_counts_steps_with_the_goal_achieved(name, needed, monkeypatch):
-    task = get_task(f"{name}-human-v1")
+def test_success_needs_the_goal_achieved_in_enough_steps(name, needed, monkeypatch):
+    task = d4rl_envs.get_task(f"{name}-human-v1")
     vector = d4rl_envs.make_vector(task, [0, 1])
     vector.reset()
     monkeypatch.setattr(vector.envs[1], "reward", lambda: (1.0, True))
@@ -78,19 +77,19 @@ def test_success_counts_steps_with_the_goal_achieved(name, needed, monkeypatch):
     np.testing.assert_array_equal(vector.success(), [False, False])
 
 
-def test_a_dropped_pen_ends_the_episode():
+def test_dropped_pen_terminates_the_episode():
     env = ENVS["pen"]
     env.reset(seed=0)
     dropped = env.init_qpos.copy()
-    dropped[-6] += 0.3  # the pen's frame is turned: its x points down
+    dropped[-6] += 0.3  # the x axis of the pen's frame points down
     env.set_state(dropped, env.init_qvel)
-    _, reward, terminated = env.advance(np.zeros(24))
+    _, reward, terminated = env.advance(np.zeros(env.model.nu))
     assert terminated
     assert reward < -4
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_models_without_skin_move_alike(name):
+def test_model_without_skin_has_the_same_dynamics(name):
     models = [adroit_model(name, visuals) for visuals in (False, True)]
     assert models[0].nmesh == models[0].ntex == 0 < models[1].nmesh
     states = [mujoco.MjData(model) for model in models]
@@ -105,7 +104,7 @@ def test_models_without_skin_move_alike(name):
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_relaxed_joint_targets_are_the_middle_of_their_range(name):
+def test_actions_are_joint_positions_relative_to_their_range(name):
     env = ENVS[name]
     for action, expected in ((-1, 0), (0, 0.5), (1, 1)):
         env.reset(seed=0)
@@ -114,13 +113,13 @@ def test_relaxed_joint_targets_are_the_middle_of_their_range(name):
         np.testing.assert_allclose(env.ctrl, low + expected * (high - low), atol=1e-15)
 
 
-def test_tiny_rotations_are_dropped():
+def test_tiny_rotations_are_skipped():
     assert np.cos(0.999 * NULL_ROTATION / 2) == 1.0 > np.cos(1.001 * NULL_ROTATION / 2)
     env = ENVS["door"]
     latch, handle = env.model.joint("latch").qposadr[0], env.site("S_handle")
 
     def drop(angle):
-        """How far the handle sinks (m) when the latch, 0.15 m away, is turned."""
+        """How far the handle sinks, in m, when the latch 0.15 m away is turned."""
         env.reset(seed=0)
         before, qpos = handle[2], env.init_qpos.copy()
         qpos[latch] = angle
@@ -131,7 +130,7 @@ def test_tiny_rotations_are_dropped():
     assert drop(0.99 * NULL_ROTATION) == drop(-0.99 * NULL_ROTATION) == 0
     for angle in (1.01 * NULL_ROTATION, -1.01 * NULL_ROTATION, 1e-3):
         np.testing.assert_allclose(drop(angle), 0.15 * np.sin(angle), rtol=1e-2)
-    # neither the reference pose nor the integration is changed
+    # the reference pose and the integration are unaffected
     assert drop(0.5 * NULL_ROTATION) == 0
     env.qvel[:] = 1e-6
     env.advance(np.zeros(env.model.nu))
@@ -152,11 +151,11 @@ def test_euler_angles_round_trip(x, y, z):
 
 
 @given(angles, angles, angles)
-def test_euler_angles_agree_with_gymnasium_robotics(x, y, z):
+def test_euler_angles_match_gymnasium_robotics(x, y, z):
     rotations = pytest.importorskip("gymnasium_robotics.utils.rotations")
     quat = quat_from_euler((x, y, z))
     theirs = rotations.euler2quat(np.array([x, y, z]))
-    np.testing.assert_allclose(np.abs(quat @ theirs), 1.0, atol=1e-12)  # q and -q turn alike
+    np.testing.assert_allclose(np.abs(quat @ theirs), 1.0, atol=1e-12)  # q and -q turn equally
     matrix = np.empty(9)
     mujoco.mju_quat2Mat(matrix, quat)
     np.testing.assert_allclose(
@@ -164,7 +163,7 @@ def test_euler_angles_agree_with_gymnasium_robotics(x, y, z):
     )
 
 
-def test_gimbal_lock():
+def test_gimbal_lock_sets_x_to_zero():
     matrix = np.empty(9)
     mujoco.mju_quat2Mat(matrix, quat_from_euler((0.0, np.pi / 2, 0.7)))
     x, y, z = euler_from_matrix(np.where(np.abs(matrix) < 1e-15, 0.0, matrix))

@@ -1,5 +1,8 @@
-"""Every registered id keeps Gymnasium's rules."""
+"""Registration with Gymnasium and its interface."""
 
+import copy
+import subprocess
+import sys
 import warnings
 
 import gymnasium
@@ -8,63 +11,60 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import d4rl_envs
-from d4rl_envs.base import check_engine
+from d4rl_envs.engine import TESTED_VERSION, check_version
 from d4rl_envs.registration import ENTRY_POINTS
 from d4rl_envs.tasks import FAMILIES
-from tasks import TASKS, get_task
-from tests.env_golden import RECORDED
+from tests.conftest import ROOT
+from tests.env_golden import TASKS, golden_recordings
 from utils import UserError
-
-NAMES = list(TASKS)
 
 
 def test_all_tasks_are_registered():
     assert set(ENTRY_POINTS) == set(FAMILIES)
-    for name in NAMES:
-        assert gymnasium.spec(name).max_episode_steps == get_task(name).horizon
+    for name, task in d4rl_envs.TASKS.items():
+        assert gymnasium.spec(name).max_episode_steps == task.horizon
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_check_env(name):
+def test_physics_is_loaded_with_the_first_environment():
+    """gymnasium-robotics, which is slow to import, only with a hand task."""
+    code = (
+        "import sys, d4rl_envs, gymnasium\n"
+        "slow = {'mujoco', 'torch', 'gymnasium_robotics'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+        "for n in ('hopper-medium-v2', 'maze2d-umaze-v1'): gymnasium.make(n).reset(seed=0)\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n['mujoco']\n"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_environment_passes_gymnasiums_check(name):
     env = gymnasium.make(name, disable_env_checker=True).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # observations are unbounded, which Gymnasium finds worth a remark
+        # observations are unbounded, which Gymnasium warns about
         warnings.filterwarnings("ignore", message=".*Box observation space m.*infinit")
         check_env(env, skip_render_check=True)
-    task = get_task(name)
-    assert env.observation_space.shape == (task.obs_dim,)
+    recording = golden_recordings(name)[0]
+    assert env.observation_space.shape == recording.observations.shape[1:]
     assert env.observation_space.dtype == np.float64
-    assert env.action_space.shape == (task.act_dim,)
+    assert env.action_space.shape == recording.actions.shape[1:]
 
 
-@pytest.mark.parametrize("family", RECORDED)
-def test_resets_are_seeded(family):
-    first, second = (gymnasium.make(RECORDED[family][0]) for _ in range(2))
-    a, b = first.reset(seed=5)[0], second.reset(seed=5)[0]
-    np.testing.assert_array_equal(a, b)
-    c, d = first.reset()[0], second.reset()[0]
-    np.testing.assert_array_equal(c, d)
-    assert (a != c).any()
-    assert (first.reset(seed=6)[0] != a).any()
+def test_untested_mujoco_version_is_logged(caplog):
+    check_version(TESTED_VERSION)
+    assert not caplog.text
+    check_version("4.0.0")
+    assert "MuJoCo 4.0.0" in caplog.text
 
 
-def test_horizon_by_gymnasium():
-    env = gymnasium.make("maze2d-open-v0")
-    env.reset(seed=0)
-    for step in range(1, 151):
-        assert env.step(np.zeros(2))[2:4] == (False, step == 150)
-
-
-def test_other_engine_releases_are_pointed_out(caplog):
-    check_engine("4.0.0")
-    assert "mujoco==3.2.6" in caplog.text
-
-
-def test_faults():
+def test_invalid_actions_are_rejected():
     env = gymnasium.make("hopper-medium-v2", disable_env_checker=True)
     env.reset(seed=0)
-    with pytest.raises(UserError, match="shape"):
+    with pytest.raises(UserError, match=r"shape \(4,\): expected \(3,\)"):
         env.step(np.zeros(4))
     with pytest.raises(UserError, match="NaN"):
         env.step(np.array([0.0, np.inf, 0.0]))
@@ -74,16 +74,20 @@ def test_faults():
     "name", ["hopper-medium-v2", "maze2d-umaze-v1", "antmaze-umaze-v2", "hammer-human-v1"]
 )
 def test_rendering(name):
-    vector = d4rl_envs.make_vector(get_task(name), [0], "rgb_array")
-    vector.reset()
+    env = d4rl_envs.make(d4rl_envs.get_task(name), "rgb_array")
+    env.reset(seed=0)
     try:
-        first = vector.render()
+        first = np.asarray(env.render())
     except UserError as error:
         pytest.skip(str(error))
-    assert first.shape == (480, 480, 3)
+    assert first.shape == (*env.image_size, 3)
     assert first.dtype == np.uint8
     assert first.std() > 5
+    twin = copy.deepcopy(env)  # has a renderer of its own
+    np.testing.assert_array_equal(np.asarray(twin.render()), first)
     for _ in range(20):
-        vector.step(np.ones((1, get_task(name).act_dim)))
-    assert (vector.render() != first).any()
-    vector.close()
+        env.step(np.ones(env.model.nu))
+    assert not np.array_equal(np.asarray(env.render()), first)
+    np.testing.assert_array_equal(np.asarray(twin.render()), first)
+    env.close()
+    twin.close()

@@ -1,0 +1,117 @@
+"""Evaluation of a trained policy: play episodes and summarise them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import d4rl_envs
+from evaluation import Episode, evaluation_metrics, rollout
+from policy_export.policy import Policy
+from run.video import VideoRecorder
+from tasks import Task
+from utils import UserError
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+# environments that run in parallel, and resamples drawn at once
+_PARALLEL, _BLOCK = 32, 100
+
+
+def play(
+    policy: Policy,
+    episodes: int,
+    target_return: float,
+    *,
+    seed: int = 0,
+    context_length: int | None = None,
+    video: Path | None = None,
+) -> list[Episode]:
+    """Play episodes with the policy's mean action; episode i has an environment of seed `seed` + i.
+
+    Args:
+        policy: The policy.
+        episodes: Number of episodes.
+        target_return: Initial return-to-go, in training rewards.
+        seed: Seed of the first environment.
+        context_length: Steps of history the policy sees; by default as in the run's evaluations.
+        video: GIF or MP4 file to record of the first episode.
+
+    Raises:
+        UserError: the context is too long, the policy output is NaN, or no video can be recorded.
+    """
+    settings = policy.rollout_settings(context_length)
+    played: list[Episode] = []
+    if video is not None:
+        # in a vector of its own, because models that render are large
+        vector = d4rl_envs.make_vector(policy.task, [seed], "rgb_array")
+        vector.render()  # fails here, before the episode, if OpenGL does not work
+        recorder = VideoRecorder(vector)
+        played += rollout(
+            policy.actor, vector, settings, target_return, after_step=recorder.after_step
+        )
+        _save_video(recorder, video)
+        vector.close()
+    while len(played) < episodes:
+        first, last = len(played), min(len(played) + _PARALLEL, episodes)
+        vector = d4rl_envs.make_vector(policy.task, range(seed + first, seed + last))
+        played += rollout(policy.actor, vector, settings, target_return)
+    return played
+
+
+def _save_video(recorder: VideoRecorder, path: Path) -> None:
+    if recorder.problem:
+        raise UserError(f"--video {path}: {recorder.problem}")
+    try:
+        recorder.save(path)
+    except OSError as error:
+        raise UserError(f"--video {path}: cannot be written ({error.strerror})") from None
+
+
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """95% interval of the mean of independent values (n,); None for fewer than two.
+
+    Percentile bootstrap (Efron 1979).
+    """
+    if len(values) < 2:
+        return None
+    rng = np.random.default_rng(0)
+    means = [
+        values[rng.integers(len(values), size=(_BLOCK, len(values)))].mean(axis=1)
+        for _ in range(RESAMPLES // _BLOCK)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail]).tolist()
+    return low, high
+
+
+def summarise(episodes: Sequence[Episode], task: Task) -> dict[str, Any]:
+    """Means over the episodes, and the results of each; spread is None for a single episode."""
+    raw = np.array([episode.raw_return for episode in episodes])
+    scores = task.normalized_score(raw)
+    metrics = evaluation_metrics(list(episodes), task)
+    interval = bootstrap_interval(scores)
+    method = f"{CONFIDENCE:.0%} bootstrap over episodes, {RESAMPLES} resamples"
+    return {
+        "episodes": len(episodes),
+        "return_mean": raw.mean(),
+        "return_std": None if interval is None else raw.std(),
+        "training_return_mean": metrics["evaluation/return_mean_gm"],
+        "normalized_score": scores.mean(),
+        "normalized_score_interval": interval,
+        "interval": None if interval is None else method,
+        "length_mean": metrics["evaluation/length_mean_gm"],
+        "success_rate": metrics.get("evaluation/success_rate"),
+        "env_faults": int(metrics["evaluation/env_faults"]),
+        "per_episode": {
+            "return": raw,
+            "training_return": [episode.training_return for episode in episodes],
+            "normalized_score": scores,
+            "length": [episode.length for episode in episodes],
+            "success": [episode.success for episode in episodes],
+            "faulted": [episode.faulted for episode in episodes],
+        },
+    }
