@@ -1,8 +1,8 @@
-"""Delayed rewards: the rewards of each block of M steps are paid together at the block's end.
+"""Delayed rewards: each block of M steps pays the sum of its rewards at its last step.
 
-Blocks count from the start of an episode; the episode's end, by termination or by its time
-limit, pays what is left. The return of an episode does not change. (Section 4 of Yan, Schwing,
-Wang 2024, arXiv 2410.24108: the delayed-reward experiments.)
+Blocks start with the episode; its last block, possibly shorter, pays when the episode terminates or
+is truncated. Returns do not change. Source: the delayed-reward experiments in section 4 of Yan,
+Schwing, Wang 2024, arXiv 2410.24108.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import numpy as np
 
 
 def delay_rewards(rewards: np.ndarray, lengths: np.ndarray, delay: int) -> np.ndarray:
-    """Delay the rewards of whole trajectories that lie one after another.
+    """Delay the rewards of concatenated trajectories.
 
     Args:
         rewards: (N,) rewards.
         lengths: (M,) lengths of the trajectories; they sum to N.
-        delay: Steps per block; 0 and 1 leave the rewards as they are.
+        delay: Steps per block; 0 and 1 do not change the rewards.
 
     Returns:
-        (N,) array of the same type: the sum of each block at its last step, 0 elsewhere.
+        (N,) array of the same dtype: the sum of each block at its last step, 0 elsewhere.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     if lengths.sum() != len(rewards):
@@ -27,7 +27,7 @@ def delay_rewards(rewards: np.ndarray, lengths: np.ndarray, delay: int) -> np.nd
     if delay <= 1 or len(rewards) == 0:
         return rewards.copy()
     lengths = lengths[lengths > 0]
-    # first row of each block: every `delay` rows, counted anew in each trajectory
+    # first row of each block: every `delay` rows of each trajectory
     counts = -(-lengths // delay)
     first_block = np.cumsum(counts) - counts
     in_trajectory = np.arange(counts.sum()) - np.repeat(first_block, counts)
@@ -40,19 +40,16 @@ def delay_rewards(rewards: np.ndarray, lengths: np.ndarray, delay: int) -> np.nd
 
 
 class RewardDelayer:
-    """The same delay for environments that are stepped side by side."""
+    """The same delay for vectorised environments."""
 
     def __init__(self, num_envs: int, delay: int) -> None:
-        """Delay the rewards of `num_envs` environments by blocks of `delay` steps.
-
-        With a delay of 0 or 1 every reward is paid at once.
-        """
+        """Delay the rewards of `num_envs` environments by blocks of `delay` steps (0, 1: none)."""
         self.delay = max(int(delay), 1)
         self._owed = np.zeros(num_envs)
         self._steps = np.zeros(num_envs, dtype=np.int64)
 
     def reset(self, indices: np.ndarray | None = None) -> None:
-        """Start new episodes in the environments `indices` (all by default); debts are lost."""
+        """Start new episodes in `indices` (default: all); unpaid rewards are discarded."""
         where = slice(None) if indices is None else indices
         self._owed[where] = 0.0
         self._steps[where] = 0
@@ -60,12 +57,12 @@ class RewardDelayer:
     def step(
         self, rewards: np.ndarray, done: np.ndarray, indices: np.ndarray | None = None
     ) -> np.ndarray:
-        """What one step pays.
+        """Delayed rewards of one step.
 
         Args:
             rewards: (k,) training rewards of this step.
             done: (k,) whether the step ended the episode (terminated or truncated).
-            indices: (k,) the environments that were stepped, each once; all by default.
+            indices: (k,) environments that were stepped, each once (default: all).
 
         Returns:
             (k,) float64. Environments that are done start a new block at their next step.

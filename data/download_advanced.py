@@ -1,4 +1,4 @@
-"""Get the Adroit (pen, hammer, door, relocate) datasets; docs/DATASETS.md explains the options."""
+"""Get the Adroit (pen, hammer, door, relocate) datasets; see docs/DATASETS.md."""
 
 import sys
 from pathlib import Path

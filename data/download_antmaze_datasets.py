@@ -1,4 +1,4 @@
-"""Get the antmaze datasets; docs/DATASETS.md explains the options."""
+"""Get the antmaze datasets; see docs/DATASETS.md."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Get the maze2d datasets; docs/DATASETS.md explains the options."""
+"""Get the maze2d datasets; see docs/DATASETS.md."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Get the hopper, halfcheetah, walker2d and ant datasets; docs/DATASETS.md explains the options."""
+"""Get the hopper, halfcheetah, walker2d and ant datasets; see docs/DATASETS.md."""
 
 import sys
 from pathlib import Path

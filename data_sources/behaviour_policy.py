@@ -1,8 +1,6 @@
-"""Behaviour policies from files of NumPy arrays: the goal-reaching ant and the Adroit experts.
+"""Behaviour policies from .npz files: the goal-reaching ant and the Adroit experts.
 
-antmaze: `fc0/weight, fc0/bias, fc1/weight, fc1/bias` (ReLU), `last_fc/*` (mean) and
-`last_fc_log_std/*`; input: the observation without x and y, and the direction of the goal.
-Adroit: `in_shift, in_scale, W0, b0, W1, b1` (tanh), `W2, b2, out_shift, out_scale, log_std`.
+docs/DATASETS.md lists the arrays of both kinds of file.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import numpy as np
 from tasks import Task
 from utils import UserError
 
-# the length of the goal direction that the ant was trained with
+# length of the goal direction in the ant's training
 GOAL_NORM = 10.0
 _LOG_STD_RANGE = (-20.0, 2.0)
 _SCALE_FLOOR = 1e-8
@@ -35,10 +33,10 @@ _HAND_SHAPES = {
 
 
 class AntPolicy:
-    """A tanh-squashed Gaussian that walks an ant in a direction."""
+    """A tanh-squashed Gaussian policy that walks an ant in a given direction."""
 
     def __init__(self, path: Path, task: Task) -> None:
-        # x and y are left out, two numbers of direction come in
+        # the direction replaces x and y, so that the width is the same
         sizes = {"in": task.obs_dim, "act": task.act_dim}
         self._arrays = load_arrays(path, _ANT_SHAPES, sizes)
 
@@ -48,8 +46,8 @@ class AntPolicy:
         """An action (8,) in (-1, 1).
 
         Args:
-            obs: (29,) positions, of which the first two are x and y, and velocities.
-            direction: (2,) from the ant to where it should go; its length does not matter.
+            obs: (29,) positions, beginning with x and y, and velocities.
+            direction: (2,) from the ant to its waypoint, of any length.
         """
         a = self._arrays
         length = max(float(np.linalg.norm(direction)), _SCALE_FLOOR)
@@ -63,14 +61,14 @@ class AntPolicy:
 
 
 class HandPolicy:
-    """A Gaussian with a fixed deviation around a network of two tanh layers."""
+    """A Gaussian policy with a fixed standard deviation and two tanh layers."""
 
     def __init__(self, path: Path, task: Task) -> None:
         sizes = {"in": task.obs_dim, "act": task.act_dim}
         self._arrays = load_arrays(path, _HAND_SHAPES, sizes)
 
     def mean(self, obs: np.ndarray) -> np.ndarray:
-        """Mean actions (..., act_dim), not clipped, for observations (..., obs_dim)."""
+        """Unclipped mean actions (..., act_dim) for observations (..., obs_dim)."""
         a = self._arrays
         x = (obs - a["in_shift"]) / (a["in_scale"] + _SCALE_FLOOR)
         x = np.tanh(x @ a["W0"].T + a["b0"])
@@ -78,7 +76,7 @@ class HandPolicy:
         return (x @ a["W2"].T + a["b2"]) * a["out_scale"] + a["out_shift"]
 
     def sample(self, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Actions (..., act_dim) clipped to [-1, 1] for observations (..., obs_dim)."""
+        """Sampled actions (..., act_dim), clipped to [-1, 1], for observations (..., obs_dim)."""
         mean = self.mean(obs)
         noise = rng.standard_normal(mean.shape)
         return np.clip(mean + np.exp(self._arrays["log_std"]) * noise, -1.0, 1.0)
@@ -90,11 +88,11 @@ def load_arrays(
     """Read a policy's arrays as float64; nothing in the file is unpickled.
 
     Args:
-        shapes: For each array the names of its dimensions; equal names have equal sizes.
-        sizes: The sizes that are known beforehand.
+        shapes: Names of each array's dimensions; dimensions of equal names have equal sizes.
+        sizes: Sizes that are known in advance, by name.
 
     Raises:
-        UserError: not a file of arrays, an array is missing, has another shape, or is not finite.
+        UserError: not an .npz file, or an array is missing, has the wrong shape or is not finite.
     """
     sizes = dict(sizes)
     arrays = {}
@@ -114,7 +112,7 @@ def load_arrays(
 
 
 def _read(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """These arrays of an .npz file, in this order."""
+    """The named arrays of an .npz file."""
     if not path.is_file():
         raise UserError(f"--policy {path}: no such file")
     try:
@@ -128,6 +126,6 @@ def _read(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             return {name: np.asarray(file[name]) for name in names}
     except UserError:
         raise
-    except Exception as error:  # of a damaged file zipfile, zlib and tokenize raise many kinds
+    except Exception as error:  # damaged files raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--policy {path}: not an .npz file of arrays ({reason})") from None

@@ -1,7 +1,8 @@
-"""Rows of a dataset under way: blocks of arrays by name, and how they are written to a file."""
+"""Blocks of dataset rows while they are generated, and writing them to a file."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,21 @@ from tqdm import tqdm
 
 from offline_data.split import GYM_FAMILIES
 from tasks import Task
-from utils import atomic_write
+from utils import UserError, atomic_write
 
 BLOCK_ROWS = 20_000
 
-Block = dict[str, np.ndarray]  # name of the array in the file -> (k, ...) rows
+Block = dict[str, np.ndarray]  # (k, ...) rows by the name of their array in the file
 
 
 def block_sizes(rows: int) -> Iterator[int]:
-    """Sizes of the blocks that `rows` rows are made in."""
+    """Sizes of the blocks that make up `rows` rows."""
     for start in range(0, rows, BLOCK_ROWS):
         yield min(BLOCK_ROWS, rows - start)
 
 
 def empty_block(task: Task, rows: int) -> Block:
-    """Unset arrays for `rows` rows, as D4RL's file of the task has them; flags are False."""
+    """Unset arrays with the form of the task's D4RL file; flags are False."""
     block = {
         "observations": np.empty((rows, task.obs_dim), np.float32),
         "actions": np.empty((rows, task.act_dim), np.float32),
@@ -42,23 +43,29 @@ def empty_block(task: Task, rows: int) -> Block:
 def write_dataset(
     path: Path, blocks: Iterable[Block], rows: int, attributes: dict[str, Any]
 ) -> None:
-    """Write blocks, which together have `rows` rows, to an HDF5 file of D4RL's form.
+    """Write blocks of `rows` rows in total to a D4RL HDF5 file, atomically.
 
-    The file gets its name when it is complete; whatever happens before leaves nothing behind.
+    Raises:
+        UserError: the file cannot be written.
     """
-    with (
-        atomic_write(path, "w+b") as raw,
-        h5py.File(raw, "w") as file,
-        tqdm(desc=path.stem, total=rows, unit="row", unit_scale=True, disable=None) as bar,
-    ):
-        file.attrs.update(attributes)
-        start = 0
-        for block in blocks:
-            count = len(block["rewards"])
-            for name, values in block.items():
-                if name not in file:
-                    shape = (rows, *values.shape[1:])
-                    file.create_dataset(name, shape, values.dtype, compression="gzip")
-                file[name][start : start + count] = values
-            start += count
-            bar.update(count)
+    content = io.BytesIO()  # on a full disk HDF5 itself would crash
+    try:
+        with (
+            atomic_write(path) as raw,
+            tqdm(desc=path.stem, total=rows, unit="row", unit_scale=True, disable=None) as bar,
+        ):
+            with h5py.File(content, "w") as file:
+                file.attrs.update(attributes)
+                start = 0
+                for block in blocks:
+                    count = len(block["rewards"])
+                    for name, values in block.items():
+                        if name not in file:
+                            shape = (rows, *values.shape[1:])
+                            file.create_dataset(name, shape, values.dtype, compression="gzip")
+                        file[name][start : start + count] = values
+                    start += count
+                    bar.update(count)
+            raw.write(content.getbuffer())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""Recipes that run episode after episode: random actions, Adroit experts, the ant in its maze."""
+"""Recipes that run whole episodes: random actions, Adroit experts, the ant in its maze."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from data_sources.maze_planner import ANT_MOVES, Cell, GridPlanner
 from tasks import Task
 
 ANT_ACTION_NOISE = 0.2
-# waypoints lie up to this many metres beyond their cell's centre, drawn anew at every step
+# waypoints are up to this many metres beyond their cell's centre, redrawn at every step
 ANT_WAYPOINT_NOISE = 1.0
 
 
-class Actor:
-    """Who acts in an environment."""
+class Behaviour:
+    """Chooses the actions of a dataset."""
 
     def begin(self, obs: np.ndarray) -> np.ndarray:
-        """Prepare for an episode that starts with `obs`; the observation it really starts with."""
+        """Begin an episode that was reset to `obs`; returns its first observation."""
         return obs
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """An action (act_dim,) in [-1, 1] for an observation (obs_dim,)."""
+        """An action (act_dim,) for an observation (obs_dim,); it is clipped to [-1, 1]."""
         raise NotImplementedError
 
-    def arrived(self, obs: np.ndarray) -> bool:
-        """Whether the actor wants no more of this episode."""
+    def done(self, obs: np.ndarray) -> bool:
+        """Whether to end the episode with a timeout."""
         return False
 
 
-class RandomActor(Actor):
+class RandomBehaviour(Behaviour):
     """Uniformly random actions."""
 
     def __init__(self, task: Task, rng: np.random.Generator) -> None:
@@ -45,7 +45,7 @@ class RandomActor(Actor):
         return self._rng.uniform(-1.0, 1.0, self._size)
 
 
-class HandActor(Actor):
+class HandBehaviour(Behaviour):
     """Samples of an Adroit expert."""
 
     def __init__(self, policy: HandPolicy, rng: np.random.Generator) -> None:
@@ -55,14 +55,14 @@ class HandActor(Actor):
         return self._policy.sample(obs, self._rng)
 
 
-class AntWalker(Actor):
-    """The goal-reaching ant under a planner that shows it the way cell by cell.
+class AntBehaviour(Behaviour):
+    """The goal-reaching ant, guided cell by cell by a planner.
 
-    In the diverse tasks every episode starts in a random cell and heads for a random one, in the
-    others it goes from the start to the goal of the task.
+    In diverse tasks, start and goal of every episode are random cells; in the others they are the
+    task's own.
 
     Attributes:
-        goal: (2,) where this episode is heading, in m.
+        goal: (2,) goal of the current episode, in m.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class AntWalker(Actor):
         start, goal = self._free[self._rng.integers(len(self._free), size=2)]
         qpos[:2] += start
         self._env.set_state(qpos, qvel)
-        # as far off the cell's centre as the environment draws its own goals
+        # the same noise as that of the environment's own goals
         self.goal = goal + self._rng.uniform(0, 1, 2) + self._rng.uniform(0, 0.5, 2)
         return self._env.observation()
 
@@ -96,7 +96,7 @@ class AntWalker(Actor):
         action = self._policy.sample(obs, waypoint - obs[:2], self._rng)
         return action + ANT_ACTION_NOISE * self._rng.standard_normal(action.shape)
 
-    def arrived(self, obs: np.ndarray) -> bool:
+    def done(self, obs: np.ndarray) -> bool:
         return self._diverse and bool(np.linalg.norm(obs[:2] - self.goal) <= GOAL_RADIUS)
 
     def _cell(self, xy: np.ndarray) -> Cell:
@@ -106,25 +106,25 @@ class AntWalker(Actor):
 
 
 def episode_rows(
-    task: Task, env: MujocoEnv, actor: Actor, steps: int, seed: int
+    task: Task, env: MujocoEnv, behaviour: Behaviour, steps: int, seed: int
 ) -> Iterator[Block]:
-    """The rows of episode after episode; the last one may be unfinished."""
-    obs = actor.begin(env.reset(seed=seed)[0])
+    """Rows of one episode after another; the last one may be unfinished."""
+    obs = behaviour.begin(env.reset(seed=seed)[0])
     elapsed = 0
     for size in block_sizes(steps):
         block = empty_block(task, size)
         for row in range(size):
             block["observations"][row] = obs
-            block["actions"][row] = np.clip(actor.act(obs), -1.0, 1.0)
-            # the action as stored
+            block["actions"][row] = np.clip(behaviour.act(obs), -1.0, 1.0)
+            # apply the stored float32 action
             obs, reward, terminated = env.advance(block["actions"][row].astype(np.float64))
             elapsed += 1
-            ended = terminated or elapsed == task.horizon or actor.arrived(obs)
+            ended = terminated or elapsed == task.horizon or behaviour.done(obs)
             block["rewards"][row], block["terminals"][row] = reward, terminated
             block["timeouts"][row] = ended and not terminated
             if "next_observations" in block:
                 block["next_observations"][row] = obs
             if ended:
-                obs = actor.begin(env.reset()[0])
+                obs = behaviour.begin(env.reset()[0])
                 elapsed = 0
         yield block

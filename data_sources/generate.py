@@ -1,4 +1,4 @@
-"""Make a dataset locally, by the recipe that the published one was made by."""
+"""Generate a dataset with the recipe of the published one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import mujoco
 import numpy as np
 
 from d4rl_envs.antmaze import AntMazeEnv
+from d4rl_envs.engine import mujoco
 from d4rl_envs.registration import make
 from data_sources.behaviour_policy import AntPolicy, HandPolicy
 from data_sources.blocks import Block, write_dataset
-from data_sources.episodes import Actor, AntWalker, HandActor, RandomActor, episode_rows
+from data_sources.episodes import (
+    AntBehaviour,
+    Behaviour,
+    HandBehaviour,
+    RandomBehaviour,
+    episode_rows,
+)
 from data_sources.maze_recipe import planner_rows
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay, sac_attributes, sac_rows, trained
 from offline_data.split import GYM_FAMILIES
@@ -22,7 +28,7 @@ from utils import UserError
 
 
 def recipe(task: Task) -> str | None:
-    """How the task's dataset can be made here; None where it cannot."""
+    """Name of the recipe for the task's dataset; None if there is none."""
     if task.family == "maze2d":
         return "planner"
     if task.name.endswith("-random-v2"):
@@ -34,15 +40,8 @@ def recipe(task: Task) -> str | None:
     return None
 
 
-def why_not(task: Task) -> str:
-    """What a dataset without a recipe is made of."""
-    if task.name.endswith("-human-v1"):
-        return "it holds human demonstrations"
-    return "it holds a policy cloned from human demonstrations, and these"
-
-
 def default_steps(task: Task) -> int:
-    """Rows of the published dataset, before splitting loses some."""
+    """Rows of the published file, of which splitting drops some."""
     return math.ceil(task.published_steps / 100_000) * 100_000
 
 
@@ -55,20 +54,25 @@ def generate(
     policy: Path | None = None,
     max_training_steps: int = MAX_TRAINING_STEPS,
 ) -> None:
-    """Write `path` with `steps` rows (by default as many as published), determined by `seed`.
+    """Write a dataset of `steps` rows (default: as published) to `path`.
 
     Args:
-        policy: The behaviour policy's file, for recipes that need one.
-        max_training_steps: After how many steps a recipe that trains an agent gives up.
+        policy: File of the behaviour policy, for recipes that need one.
+        max_training_steps: Training steps after which a recipe that trains an agent gives up.
 
     Raises:
-        UserError: the task has no recipe, its policy is missing or unfit, or training fails.
+        UserError: the task has no recipe, its policy is missing or invalid, training fails, or the
+            file cannot be written.
     """
     name = recipe(task)
     if name is None:
-        raise UserError(f"{task.name}: cannot be generated, {why_not(task)}; use --source d4rl")
+        raise UserError(
+            f"{task.name}: cannot be generated, it needs human demonstrations; use --source d4rl"
+        )
     if name == "policy" and policy is None:
-        raise UserError(f"{task.name}: --source generate needs its behaviour policy, --policy FILE")
+        raise UserError(
+            f"{task.name}: --source generate needs a behaviour policy; add --policy FILE"
+        )
     if name != "policy" and policy is not None:
         raise UserError(f"{task.name}: its recipe uses no policy; leave out --policy")
     steps = steps or default_steps(task)
@@ -95,10 +99,10 @@ def _rows(task: Task, steps: int, seed: int, policy: Path | None) -> Iterator[Bl
     if task.family == "maze2d":
         return planner_rows(task, steps, seed)
     env = make(task)
-    rng = np.random.default_rng([seed, 1])  # not the stream of the environment's own generator
-    actor: Actor = RandomActor(task, rng)
+    rng = np.random.default_rng([seed, 1])  # independent of the environment's own generator
+    behaviour: Behaviour = RandomBehaviour(task, rng)
     if policy is not None and isinstance(env, AntMazeEnv):
-        actor = AntWalker(task, env, AntPolicy(policy, task), rng)
+        behaviour = AntBehaviour(task, env, AntPolicy(policy, task), rng)
     elif policy is not None:
-        actor = HandActor(HandPolicy(policy, task), rng)
-    return episode_rows(task, env, actor, steps, seed)
+        behaviour = HandBehaviour(HandPolicy(policy, task), rng)
+    return episode_rows(task, env, behaviour, steps, seed)

@@ -1,4 +1,4 @@
-"""Shortest routes through a maze's grid by value iteration, as D4RL's planners find them."""
+"""Shortest routes through a maze's grid by value iteration, like D4RL's planners."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 
 DISCOUNT = 0.99
 SWEEPS = 50
-# (row, column) moves; of equally good ones the first is taken: maze2d's planner prefers columns,
-# antmaze's prefers rows
+# (row, column) moves; ties go to the first, i.e. maze2d's planner prefers columns, antmaze's rows
 BALL_MOVES = np.array([(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)])
 ANT_MOVES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
 
@@ -18,7 +17,7 @@ class GridPlanner:
     """Routes over the cells of a maze.
 
     Args:
-        maze: Rows of the maze parted by "/"; "#" is a wall, everything else is free.
+        maze: Rows of the maze, separated by "/"; "#" is a wall, everything else is free.
         moves: `BALL_MOVES` or `ANT_MOVES`.
     """
 
@@ -28,9 +27,9 @@ class GridPlanner:
         self._tables: dict[Cell, np.ndarray] = {}
 
     def route(self, start: Cell, goal: Cell) -> list[Cell]:
-        """The cells after `start` on the way to `goal`, which is the last; [goal] if there.
+        """The cells after `start`, up to and including `goal`; [goal] if already there.
 
-        The start may be a wall: a position may round to the cell of a wall it leans on.
+        The start may be a wall, as the position of a ball touching a wall may round to its cell.
         """
         if goal not in self._tables:
             self._tables[goal] = self._next_cells(goal)
@@ -46,11 +45,11 @@ class GridPlanner:
         return route
 
     def _next_cells(self, goal: Cell) -> np.ndarray:
-        """For every cell the next one on its way to the goal: (rows, columns, 2)."""
+        """The next cell on the way to the goal, for every cell: (rows, columns, 2)."""
         here = np.moveaxis(np.indices(self.free.shape), 0, -1)
         landing = here[:, :, None] + self._moves  # (rows, columns, moves, 2)
         inside = np.clip(landing, 0, np.array(self.free.shape) - 1)
-        # a move into a wall or off the grid stays where it is
+        # moves into a wall or off the grid have no effect
         blocked = ~self.free[inside[..., 0], inside[..., 1]] | (inside != landing).any(axis=-1)
         landing = np.where(blocked[..., None], here[:, :, None], inside)
 

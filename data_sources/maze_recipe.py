@@ -1,7 +1,6 @@
 """The planner that collected D4RL's maze2d data (Fu et al. 2020, arXiv 2004.07219).
 
-A ball is driven to one random cell after another. The rewards of the file are those of the
-task's own, fixed goal, whatever cell the planner was heading for.
+A ball is driven to one random cell after another. Rewards are those of the task's own, fixed goal.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from tasks import Task
 POSITION_GAIN, VELOCITY_GAIN = 10.0, -1.0
 ACTION_NOISE = 0.5
 GOAL_NOISE, WAYPOINT_NOISE = 0.1, 0.2
-# a waypoint is reached when nearer than this, with less than this moved in the last step
+# a waypoint is reached if the ball is this close and moved less than this in the last step
 REACHED = 0.1
 
 
 class BallDriver:
-    """Steers the ball along waypoints to a goal cell with a PD controller.
+    """A PD controller that steers the ball along waypoints to a goal.
 
     Attributes:
-        goal: (2,) the position that was drawn; the planner heads for its cell.
+        goal: (2,) goal with noise; the planner heads for the centre of its cell.
     """
 
     def __init__(self, maze: str, rng: np.random.Generator) -> None:
@@ -37,7 +36,7 @@ class BallDriver:
         self._goals = np.concatenate((cells(maze, "O"), cells(maze, "G")))
 
     def new_goal(self, x: float, y: float) -> None:
-        """Draw a goal and plan the way from (x, y) to it."""
+        """Draw a goal and plan a route to it from (x, y)."""
         cell = self._goals[self._rng.integers(len(self._goals))]
         self.goal = cell + self._rng.uniform(-GOAL_NOISE, GOAL_NOISE, 2)
         start = (round(x), round(y))
@@ -49,7 +48,7 @@ class BallDriver:
         self._last = (float(start[0]), float(start[1]))
 
     def act(self, x: float, y: float, vx: float, vy: float) -> tuple[float, float, bool]:
-        """The two forces, each within [-1, 1], and whether the goal cell is reached."""
+        """Both forces, in [-1, 1], and whether the goal is reached."""
         slow = hypot(x - self._last[0], y - self._last[1]) < REACHED
         self._last = (x, y)
         goal = self._waypoints[-1]
@@ -63,7 +62,7 @@ class BallDriver:
 
 
 def planner_rows(task: Task, steps: int, seed: int) -> Iterator[Block]:
-    """The rows of a maze2d dataset; the ball is never put back, it goes on from goal to goal."""
+    """Rows of a maze2d dataset; after a goal, the ball continues from its current position."""
     rng = np.random.default_rng([seed, 1])
     env = make(task)
     driver = BallDriver(MAZES[task.layout], rng)

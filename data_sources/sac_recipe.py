@@ -1,6 +1,6 @@
-"""The recipe of gym `medium` and `medium-replay`: what a half-trained SAC agent does, and did.
+"""Recipe of gym `medium` (samples of a half-trained SAC agent) and `medium-replay` (its training).
 
-Both come from one training, which stays in a folder beside the datasets.
+Both use the same training, which is stored in a folder next to the datasets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from d4rl_envs.registration import make
 from data_sources.blocks import BLOCK_ROWS, Block
-from data_sources.episodes import Actor, episode_rows
+from data_sources.episodes import Behaviour, episode_rows
 from tasks import Task
 from utils import UserError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_TRAINING_STEPS = 2_000_000
 
 
-class SacActor(Actor):
+class SacBehaviour(Behaviour):
     """Samples of the trained policy."""
 
     def __init__(self, training: SacTraining) -> None:
@@ -36,17 +36,17 @@ class SacActor(Actor):
 
 
 def is_replay(task: Task) -> bool:
-    """Whether the rows are those of the training itself: there are as many as it took."""
+    """Whether the rows are those collected in training."""
     return "replay" in task.name
 
 
 def trained(task: Task, data_dir: Path, seed: int, max_steps: int) -> SacTraining:
-    """The training of the task's environment that reached the medium level.
+    """Train SAC up to the return of `medium`, resuming from the training's folder.
 
-    It is loaded from `<family>-sac-seed<seed>.training` in `data_dir`, or goes on from there.
+    The folder is `<family>-sac-seed<seed>.training` in `data_dir`.
 
     Raises:
-        UserError: Stable-Baselines3 is missing, or the level is not reached within `max_steps`.
+        UserError: Stable-Baselines3 is missing, or the return is not reached within `max_steps`.
     """
     try:
         from data_sources.sac_training import SacTraining
@@ -61,8 +61,8 @@ def trained(task: Task, data_dir: Path, seed: int, max_steps: int) -> SacTrainin
               unit="step", unit_scale=True, disable=None) as bar:  # fmt: skip
         while not training.reached:
             if training.steps >= max_steps:
-                raise UserError(f"{task.name}: {_shortfall(training)}; {folder} goes on from there "
-                                "with a larger --max_training_steps")  # fmt: skip
+                raise UserError(f"{task.name}: {_shortfall(training)}; raise --max_training_steps "
+                                "to resume")  # fmt: skip
             training.collect(min(training.interval, max_steps - training.steps), bar)
             training.evaluate()
             training.save()
@@ -74,22 +74,22 @@ def trained(task: Task, data_dir: Path, seed: int, max_steps: int) -> SacTrainin
 def _shortfall(training: SacTraining) -> str:
     steps, score = training.history[-1]
     best = max(score for _, score in training.history)
-    return (f"SAC scores {score:.2f} after {steps:,} steps (at best {best:.2f}), "
-            f"and not {training.level}")  # fmt: skip
+    return (f"SAC scores {score:.2f} after {steps:,} steps (best: {best:.2f}), but needs "
+            f"{training.level}")  # fmt: skip
 
 
 def sac_rows(task: Task, training: SacTraining, steps: int, seed: int) -> Iterator[Block]:
-    """Rows of `medium`, samples of the policy, or of `medium-replay`, the first of the training."""
+    """Rows of `medium` or `medium-replay`."""
     if is_replay(task):
         for start in range(0, steps, BLOCK_ROWS):
             yield training.rows(start, min(start + BLOCK_ROWS, steps))
     else:
-        torch.manual_seed(seed)  # the same whether the training was loaded or has just ended
-        yield from episode_rows(task, make(task), SacActor(training), steps, seed)
+        torch.manual_seed(seed)  # same rows whether training was loaded or has just ended
+        yield from episode_rows(task, make(task), SacBehaviour(training), steps, seed)
 
 
 def sac_attributes(task: Task, training: SacTraining) -> dict[str, Any]:
-    """What a file says of the training its rows come from."""
+    """Attributes that describe the training in the dataset's file."""
     import stable_baselines3
 
     steps, score = training.history[-1]

@@ -1,14 +1,12 @@
-"""SAC (Haarnoja et al. 2018, arXiv 1812.05905) until it scores as the published medium policy.
+"""Train SAC (Haarnoja et al. 2018, arXiv 1812.05905) up to the return of D4RL's medium policy.
 
-The implementation is Stable-Baselines3's. A training is kept in a folder of plain arrays and
-tensors; nothing in it is unpickled. From there it goes on exactly as if it had never stopped.
+The implementation is Stable-Baselines3's. Training is saved to a folder of plain arrays and
+tensors, nothing of which is unpickled, and resumes exactly where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,28 +20,26 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from tqdm import tqdm
 
-from d4rl_envs import EnvVector, make
+from d4rl_envs import make
+from d4rl_envs.vector import EnvVector
 from data_sources.blocks import Block
 from run.checkpoint import read_file, rng_state, set_rng_state, write_verified
 from tasks import TASKS, Task
 from utils import UserError, atomic_write
 
-# uniformly random actions and no learning in the first steps, as in the authors' own runs
+# steps of uniformly random actions without updates, as in the authors' own runs
 LEARNING_STARTS = 10_000
 BATCH_SIZE = 256
-# a policy may double its return within a few thousand steps: from half the level on look often
+# close: from half the level on, as a policy may double its return in a few thousand steps
 EVAL_INTERVAL, CLOSE_INTERVAL = 5_000, 1_000
 EVAL_EPISODES = 10
-# one lucky evaluation is not the level: as many further episodes have to reach it as well
+# further episodes that have to reach the level, too, as a single evaluation may be lucky
 CONFIRMING_EPISODES = 50
 STATE_FILE = "state.pt"
 
-_DAMAGE = (UserError, OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
-           AttributeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
-
 
 class SacTraining:
-    """SAC in one environment, with all that it collected.
+    """SAC in one environment, with everything it has collected.
 
     Attributes:
         level: Mean normalised return of the published medium dataset.
@@ -52,12 +48,12 @@ class SacTraining:
     """
 
     def __init__(self, task: Task, folder: Path, seed: int, max_steps: int) -> None:
-        """Begin, or go on with what is in the folder.
+        """Start training, or resume from the folder.
 
         Raises:
-            UserError: the folder's files are damaged.
+            UserError: the folder is damaged.
         """
-        # small networks gain nothing from more, and results then do not depend on the machine's
+        # more do not speed up small networks, but change the results
         torch.set_num_threads(1)
         self._task, self._folder, self._seed = task, folder, seed
         self.level = TASKS[f"{task.family}-medium-v2"].published_score
@@ -72,7 +68,7 @@ class SacTraining:
             with _reading(folder):
                 state = read_file(folder / STATE_FILE, "cpu")
                 stored_steps = int(state["history"][-1][0])
-        # the last episode may run past the maximum
+        # the last episode may exceed the maximum
         rows = max(max_steps, stored_steps) + task.horizon + 1
         self.model = SAC("MlpPolicy", self._env, buffer_size=rows, seed=seed, device="cpu")
         self.model.set_logger(Logger(None, []))
@@ -82,22 +78,22 @@ class SacTraining:
 
     @property
     def steps(self) -> int:
-        """Transitions collected so far."""
+        """Number of transitions collected so far."""
         return int(self.model.replay_buffer.pos)
 
     @property
     def reached(self) -> bool:
-        """Whether the policy had the level at the last evaluation."""
+        """Whether the last evaluation reached the level."""
         return bool(self.history) and self.history[-1][1] >= self.level
 
     @property
     def interval(self) -> int:
-        """Steps until the next evaluation is due."""
+        """Steps until the next evaluation."""
         close = bool(self.history) and self.history[-1][1] >= self.level / 2
         return CLOSE_INTERVAL if close else EVAL_INTERVAL
 
     def collect(self, steps: int, bar: tqdm) -> None:
-        """Act and learn for so many steps, and on to the end of the episode."""
+        """Act and learn for at least `steps` steps, up to the end of an episode."""
         target, ended = self.steps + steps, True
         buffer = self.model.replay_buffer
         while self.steps < target or not ended:
@@ -106,7 +102,7 @@ class SacTraining:
             action = self._explore(obs)
             next_obs, reward, terminated, truncated, _ = self._env.step(action)
             ended = terminated or truncated
-            # a time limit is no end: the value of the next state counts
+            # values are bootstrapped at the time limit
             info = {"TimeLimit.truncated": truncated and not terminated}
             buffer.add(obs, next_obs, action, np.array([reward]), np.array([ended]), [info])
             obs = next_obs
@@ -120,13 +116,13 @@ class SacTraining:
         return self.act(obs)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """Samples of the policy: actions (..., act_dim) in [-1, 1] for (..., obs_dim)."""
+        """Sampled actions (..., act_dim) in [-1, 1] for observations (..., obs_dim)."""
         return self.model.predict(obs, deterministic=False)[0]
 
     def evaluate(self) -> None:
         """Append the sampled policy's mean normalised return to the history.
 
-        No generator moves: when evaluations take place does not change what is learned.
+        This draws nothing from the generators of training, so it does not affect training.
         """
         score = self._score(EVAL_EPISODES)
         if score >= self.level:
@@ -147,7 +143,7 @@ class SacTraining:
         return float(self._task.normalized_score(returns.mean()))
 
     def rows(self, start: int, stop: int) -> Block:
-        """What was collected from step `start` on up to `stop`, as arrays of a dataset."""
+        """Transitions `start` to `stop` as arrays of a dataset."""
         buffer, part = self.model.replay_buffer, slice(start, stop)
         timeouts = buffer.timeouts[part, 0] > 0
         return {
@@ -160,9 +156,9 @@ class SacTraining:
         }
 
     def save(self) -> None:
-        """Write the state, and the rows since it was saved last; only just after `evaluate`.
+        """Save the state and the rows since the last save; call it right after `evaluate`.
 
-        Episodes are over then, so that the environment's generator is all there is to its state.
+        No episode is running then, so the environment's only state is its generator.
 
         Raises:
             UserError: the folder cannot be written.
@@ -197,7 +193,7 @@ class SacTraining:
         self.history = state["history"]
 
     def _restore_rows(self, stop: int) -> None:
-        """Append the rows that were saved after step `stop` to the replay buffer."""
+        """Append the rows saved at step `stop` to the replay buffer."""
         buffer = self.model.replay_buffer
         part = slice(buffer.pos, stop)
         with np.load(self._rows_file(stop), allow_pickle=False) as rows:
@@ -210,11 +206,11 @@ class SacTraining:
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Turn whatever damaged files cause into one line."""
+    """Report exceptions caused by damaged files as one line."""
     try:
         yield
-    except _DAMAGE as error:
+    except Exception as error:  # damaged files raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{folder}: this training cannot go on ({reason}); delete the folder to train anew"
+            f"{folder}: cannot resume this training ({reason}); delete the folder to start over"
         ) from None

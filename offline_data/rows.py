@@ -1,6 +1,6 @@
-"""The rows of an offline dataset, wherever they come from: every value that is read is checked.
+"""The arrays of an offline dataset; every value is checked as it is read.
 
-The data come from anywhere, so nothing in them is trusted, and every fault is one `UserError` line.
+Dataset files are not trusted, and every fault is reported as a one-line `UserError`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import EllipsisType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,45 +22,29 @@ logger = logging.getLogger(__name__)
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 WIDE = ("observations", "actions", "next_observations")
-# wide arrays are read so much at a time: no second copy of one ever exists
+# wide arrays are read in blocks of this size, so that no second copy exists
 _BLOCK_BYTES, _BLOCK_ROWS = 8 * 2**20, 2**17
-# a policy's unclipped sample may pass 1 a little; joint torques or angles pass this
+# unclipped policy samples exceed 1 slightly; unscaled torques or joint angles exceed this
 _ACTION_LIMIT = 10.0
 _LAYOUTS = ("open", "umaze", "medium", "large")
 
 
-class Rows(Protocol):
-    """What is read of an array: its form, and slices of its rows. HDF5 datasets are such."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None: ...
-
-    def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray: ...
-
-
 class DatasetRows:
-    """Arrays of a dataset by name; every read is checked and every message names the source.
+    """Named arrays of equally many rows: NumPy arrays or HDF5 datasets.
 
     Attributes:
-        path: The file, or what stands for it in messages.
+        path: The file, or whatever identifies the dataset in messages.
         arrays: The arrays that loading uses, by name.
-        rows: Rows of each.
-        need_next: Whether a transition's next observation is read from `next_observations`.
-        ends: (trajectories,) last row of each, ascending, where the source says so; None where
-            terminals and timeouts have to tell.
+        rows: Number of rows.
+        need_next: Whether next observations are read from `next_observations`.
+        ends: (trajectories,) last row of each trajectory, ascending; None if the rows have yet to
+            be split.
     """
 
     def __init__(
-        self,
-        path: Path,
-        arrays: Mapping[str, Rows],
-        need_next: bool,
-        ends: np.ndarray | None = None,
+        self, path: Path, arrays: Mapping[str, Any], need_next: bool, ends: np.ndarray | None = None
     ) -> None:
-        """Check types, shapes and lengths; nothing large is read."""
+        """Check types, shapes and lengths without reading any values."""
         self.path, self.arrays, self.need_next, self.ends = path, arrays, need_next, ends
         for name, array in arrays.items():
             check_form(path, name, array.shape, array.dtype)
@@ -72,52 +55,73 @@ class DatasetRows:
                     f"{path}: {name} has {array.shape[0]} rows, observations has {self.rows}"
                 )
 
-    def check_widths(self, task: Task) -> None:
-        """Refuse observations or actions that do not have the task's number of entries."""
+    def check_task(self, task: Task) -> None:
+        """Check that the dataset fits the task.
+
+        Raises:
+            UserError: the widths are those of another task, or a text of the file names one.
+        """
+        self._check_widths(task)
+        self._check_origin(task)
+
+    def _check_widths(self, task: Task) -> None:
         found = (self.arrays["observations"].shape[1], self.arrays["actions"].shape[1])
         if found != (task.obs_dim, task.act_dim):
             owners = [k for k, spec in FAMILIES.items() if (spec.obs_dim, spec.act_dim) == found]
-            whose = " and ".join(owners) or "no task here"
             raise UserError(
-                f"{self.path}: a dataset of another task: {task.name} has observations of "
-                f"{task.obs_dim} and actions of {task.act_dim} numbers, "
-                f"this file {found[0]} and {found[1]} (the sizes of {whose})"
+                f"{self.path}: dataset of another task: {task.name} has {task.obs_dim} "
+                f"observation and {task.act_dim} action entries, this file {found[0]} and "
+                f"{found[1]} (like {' and '.join(owners) or 'no known task'})"
             )
         following = self.arrays.get("next_observations")
         if following is not None and following.shape[1] != found[0]:
             raise UserError(
-                f"{self.path}: next_observations have {following.shape[1]} numbers, "
+                f"{self.path}: next_observations has width {following.shape[1]}, "
                 f"observations {found[0]}"
             )
 
+    def _check_origin(self, task: Task) -> None:
+        """Compare the texts in the file, and its name, with the task's environment.
+
+        Tasks of one environment differ only in the policy that acted, so they are
+        interchangeable. File names are unreliable and only cause a warning.
+        """
+        wanted = (task.family, task.layout)
+        for key, text in self.origin().items():
+            if not _compatible(environment_named(text), wanted):
+                raise UserError(
+                    f"{self.path}: dataset of another task than {task.name}: its {key} is {text!r}"
+                )
+        if not _compatible(environment_named(self.path.stem), wanted):
+            logger.warning("%s: by its name, a dataset of another task than %s",
+                           self.path, task.name)  # fmt: skip
+
     def flags(self, name: str) -> np.ndarray:
         """A flat array of zeros and ones: (rows,) bool."""
-        values = self.arrays[name][...].reshape(-1)
+        values = self.read(name).reshape(-1)
         odd = (values != 0) & (values != 1)
         if odd.any():
             row = int(odd.argmax())
-            raise UserError(f"{self.path}: {name} must be 0 or 1, row {row} is {values[row]}")
+            raise UserError(f"{self.path}: {name} must be 0 or 1, but row {row} is {values[row]}")
         return values.astype(bool, copy=False)
 
     def column(self, name: str) -> np.ndarray:
         """A flat array of finite numbers: (rows,) float32."""
-        values = _to_float32(self.arrays[name][...].reshape(-1))
-        self._check_finite(name, values, 0)
-        return values
+        return self._finite(name, self.read(name).reshape(-1), 0)
 
     def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
-        """A wide array in pieces of moderate size that do not cut through HDF5 chunks.
+        """A wide array in blocks of moderate size, aligned with HDF5 chunks.
 
         Yields:
             The first row of the block, and its (k, width) rows as finite float32.
         """
         array = self.arrays[name]
         rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (4 * max(1, array.shape[1]))))
-        chunk = array.chunks[0] if array.chunks else 1
+        chunks = getattr(array, "chunks", None)
+        chunk = chunks[0] if chunks else 1
         step = max(1, rows // chunk) * chunk
         for start in range(0, self.rows, step):
-            block = _to_float32(array[start : start + step])
-            self._check_finite(name, block, start)
+            block = self._finite(name, self.read(name, slice(start, start + step)), start)
             if name == "actions":
                 self._check_actions(block, start)
             yield start, block
@@ -130,11 +134,21 @@ class DatasetRows:
             gathered[low:high] = block[rows[low:high] - start]
         return gathered
 
-    def _check_finite(self, name: str, values: np.ndarray, first_row: int) -> None:
-        with np.errstate(invalid="ignore"):
-            # much cheaper than a mask: in float64 the sum is finite if all entries are
+    def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Rows of an array as they are stored, unchecked."""
+        return self.arrays[name][rows]
+
+    def _finite(self, name: str, values: np.ndarray, first_row: int) -> np.ndarray:
+        """The values as float32.
+
+        Raises:
+            UserError: NaN, infinity, or a number that overflows float32.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values.astype(np.float32, copy=False)
+            # much cheaper than a mask: a float64 sum of float32 is finite if all entries are
             if np.isfinite(values.sum(dtype=np.float64)):
-                return
+                return values
         row = first_row + int(np.argwhere(~np.isfinite(values))[0, 0])
         raise UserError(f"{self.path}: NaN or infinity in {name}, first in row {row}")
 
@@ -144,29 +158,12 @@ class DatasetRows:
         sizes = np.abs(values).max(axis=1)
         row = int((sizes > _ACTION_LIMIT).argmax())
         raise UserError(
-            f"{self.path}: actions must lie in [-1, 1], row {first_row + row} reaches "
+            f"{self.path}: actions must be in [-1, 1], but row {first_row + row} reaches "
             f"{sizes[row]:.4g}; scale them to the task's action range"
         )
 
-    def check_origin(self, task: Task) -> None:
-        """Refuse a file whose attributes or metadata name another environment.
-
-        Tasks of one environment differ only in who acted, so any of them is fine for another.
-        A file name proves nothing and is only worth a warning.
-        """
-        wanted = (task.family, task.layout)
-        for key, text in self.origin().items():
-            if not _same(environment_named(text), wanted):
-                raise UserError(
-                    f"{self.path}: a dataset of another task than {task.name}: "
-                    f"its {key} is {text!r}"
-                )
-        if not _same(environment_named(self.path.stem), wanted):
-            logger.warning("%s: by its name a dataset of another task than %s",
-                           self.path, task.name)  # fmt: skip
-
     def origin(self) -> dict[str, str]:
-        """Short texts that tell whose data it is, by their key; none by default."""
+        """Short texts of the dataset that may name its environment, by key."""
         return {}
 
     def files(self) -> list[Path]:
@@ -174,16 +171,15 @@ class DatasetRows:
         return [self.path]
 
     def keys(self) -> list[str]:
-        """The names of what is there."""
+        """Names of all entries, used or not."""
         return sorted(self.arrays)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the dataset: name, size, SHA-256, rows, keys and origin; JSON-able."""
+        """Facts that identify the dataset, as plain JSON values."""
         digest = hashlib.sha256()
         for file in self.files():
             with file.open("rb") as raw:
-                while piece := raw.read(2**20):
-                    digest.update(piece)
+                hashlib.file_digest(raw, lambda: digest)
         return {
             "file": self.path.name,
             "bytes": sum(file.stat().st_size for file in self.files()),
@@ -195,9 +191,9 @@ class DatasetRows:
 
 
 def check_form(where: object, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse an array that holds no numbers or has not the form that its name demands."""
+    """Check that an array is numeric and has the number of axes that its name requires."""
     if dtype.kind not in "fiub":
-        raise UserError(f"{where}: {name} holds {dtype}, not numbers")
+        raise UserError(f"{where}: {name} has dtype {dtype}, which is not numeric")
     # some published files store flat arrays as one column
     flat = len(shape) == 1 or shape[1:] == (1,)
     if not (len(shape) == 2 if name in WIDE else flat):
@@ -205,15 +201,10 @@ def check_form(where: object, name: str, shape: tuple[int, ...], dtype: np.dtype
         raise UserError(f"{where}: {name} has shape {shape} instead of {form}")
 
 
-def _to_float32(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinity and is refused
-        return values.astype(np.float32, copy=False)
-
-
 def environment_named(text: str) -> tuple[str, str] | None:
-    """The (family, layout) that a text such as "maze2d-umaze-v1" or "HalfCheetah-v2" names.
+    """The (family, layout) in a text such as "maze2d-umaze-v1" or "HalfCheetah-v2".
 
-    The layout is "" where the text tells none; None where it names no family.
+    The layout is "" if the text has none. None if the text has no family.
     """
     published = {Path(task.url).stem: name for name, task in TASKS.items()}
     words = re.split(r"[^a-z0-9]+", published.get(text, text).lower())
@@ -224,6 +215,6 @@ def environment_named(text: str) -> tuple[str, str] | None:
     return family, next((word for word in words if mazes and word in _LAYOUTS), "")
 
 
-def _same(named: tuple[str, str] | None, wanted: tuple[str, str]) -> bool:
-    """Whether a text that names this environment (None: none) may belong to the wanted one."""
+def _compatible(named: tuple[str, str] | None, wanted: tuple[str, str]) -> bool:
+    """Whether `environment_named(text)` does not contradict the wanted (family, layout)."""
     return named is None or (named[0] == wanted[0] and named[1] in ("", wanted[1]))

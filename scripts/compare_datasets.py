@@ -2,9 +2,9 @@
 
     python scripts/compare_datasets.py data/maze2d-umaze-v1.hdf5 other.hdf5 --env maze2d-umaze-v1
 
-Rows of an episode depend on each other, so that the errors come from resampling whole episodes
-(bootstrap). z is the difference in units of its standard error: two samples of the same behaviour
-have a root mean square z of about 1.
+Standard errors come from resampling whole episodes (bootstrap), as rows of an episode are not
+independent. z is the difference in standard errors: two samples of the same behaviour have a root
+mean square z of about 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from offline_data.d4rl_file import open_dataset
+from offline_data.d4rl_file import open_d4rl
 from tasks import Task, get_task
 from utils import UserError
 
@@ -25,13 +25,13 @@ RESAMPLES = 400
 
 
 def statistics(path: Path, task: Task) -> tuple[np.ndarray, np.ndarray, int]:
-    """Statistics of a file's complete episodes, their standard errors, and how many there are.
+    """Statistics of a file's complete episodes, their standard errors, and the number of episodes.
 
-    In this order: mean normalised return; mean and standard deviation of the episodes' length;
-    mean of each observation and action entry; standard deviation of each.
+    In this order: mean normalised return; mean and standard deviation of the episode length; mean
+    of each observation and action entry; standard deviation of each.
     """
-    with open_dataset(path) as file:
-        file.check_widths(task)
+    with open_d4rl(path) as file:
+        file.check_task(task)
         timeouts = file.flags("timeouts") if "timeouts" in file.arrays else False
         ends = np.flatnonzero(file.flags("terminals") | timeouts)
         rewards = file.column("rewards")
@@ -49,12 +49,12 @@ def statistics(path: Path, task: Task) -> tuple[np.ndarray, np.ndarray, int]:
 
     rng = np.random.default_rng(0)
     draws = rng.multinomial(len(ends), np.full(len(ends), 1 / len(ends)), RESAMPLES)
-    whole = summarise(per_episode.sum(axis=0)[None], rows.shape[1])[0]
-    return whole, summarise(draws @ per_episode, rows.shape[1]).std(axis=0), len(ends)
+    values = summarise(per_episode.sum(axis=0)[None], rows.shape[1])[0]
+    return values, summarise(draws @ per_episode, rows.shape[1]).std(axis=0), len(ends)
 
 
 def summarise(sums: np.ndarray, width: int) -> np.ndarray:
-    """From sums over episodes, (resamples, 4 + 2 width), to the statistics."""
+    """Statistics from sums over episodes, (resamples, 4 + 2 width)."""
     episodes, score, steps, squared = sums[:, :4].T
     mean = sums[:, 4 : 4 + width] / steps[:, None]
     variance = sums[:, 4 + width :] / steps[:, None] - mean**2
@@ -66,9 +66,9 @@ def summarise(sums: np.ndarray, width: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("first", type=Path)
-    parser.add_argument("second", type=Path)
-    parser.add_argument("--env", required=True, metavar="TASK")
+    parser.add_argument("first", type=Path, help="D4RL HDF5 file")
+    parser.add_argument("second", type=Path, help="D4RL HDF5 file")
+    parser.add_argument("--env", required=True, metavar="TASK", help="task of both files")
     args = parser.parse_args()
     try:
         task = get_task(args.env)
@@ -89,8 +89,8 @@ def main() -> None:
     for row in zip(names, first, first_error, second, second_error, z, strict=True):
         print("| {} | {:.4f} ± {:.4f} | {:.4f} ± {:.4f} | {:+.1f} |".format(*row))
     constant = errors == 0
-    print(f"\n{len(z)} statistics, of which {constant.sum()} do not vary; of the others "
-          f"root mean square z {np.sqrt(np.mean(z[~constant] ** 2)):.2f}, "
+    print(f"\n{len(z)} statistics, {constant.sum()} of them constant; "
+          f"RMS z of the others {np.sqrt(np.mean(z[~constant] ** 2)):.2f}, "
           f"largest {np.abs(z).max():.1f} ({names[int(np.abs(z).argmax())]})")  # fmt: skip
 
 

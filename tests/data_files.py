@@ -1,16 +1,19 @@
-"""Small D4RL files with random content, and a plain loop that splits them: what to compare with."""
+"""Small datasets with random content, and a loop that splits them row by row as a reference."""
 
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
+from data import load_dataset
 from offline_data.split import GYM_FAMILIES
 from tasks import Task
+from utils import UserError
 
 
 def random_arrays(task: Task, rows: int, seed: int, ends: float = 0.2) -> dict[str, np.ndarray]:
-    """The arrays of a dataset whose episodes end at random, by terminal or timeout."""
+    """Arrays of a dataset whose episodes end at random, by terminal or timeout."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray] = {
         "observations": rng.normal(size=(rows, task.obs_dim)).astype(np.float32),
@@ -34,8 +37,18 @@ def write(path: Path, arrays: dict[str, np.ndarray], **options) -> Path:
     return path
 
 
+def dataset_fault(path: Path, task: Task) -> str:
+    """The error message of loading, which must be one line that begins with the path."""
+    with pytest.raises(UserError) as error:
+        load_dataset(path, task)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
 def split_by_loop(task: Task, arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Trajectories in file order, row by row as the rules are written down."""
+    """Trajectories in file order, by the rules of docs/DATASETS.md."""
     rows = len(arrays["rewards"])
     gym = task.family in GYM_FAMILIES
     timeouts = arrays.get("timeouts")
@@ -47,7 +60,7 @@ def split_by_loop(task: Task, arrays: dict[str, np.ndarray]) -> list[dict[str, n
         if end:
             steps = 0
         if not gym and i == rows - 1:
-            break  # nothing follows it
+            break  # no next row
         following = arrays["next_observations"][i] if gym else arrays["observations"][i + 1]
         taken.append((i, timeout, end, following))
     if task.family == "antmaze":

@@ -1,11 +1,10 @@
-"""Damage files of every kind that this program reads, and read them.
+"""Read randomly damaged files of every kind that this program reads.
 
     python -m tests.fuzz_readers [--kind KIND ...] [--seed 0] [--count 1000]
 
-Each file is a small valid one with random damage: bytes changed, cut out, repeated, put in, sizes
-made huge. It has to be refused in one line, or what is read has to be whole: nothing half
-accepted, no other exception, no crash of a library, no endless loop, nothing executed. Prints one
-line per kind; the exit code is 1 where anything else happened.
+Every file is a small valid one with bytes changed, removed, repeated, inserted, or set to huge
+numbers. It must be refused in one line, or read correctly: no partial content, no other exception,
+no crash, no hang. Prints one line per kind; the exit code is 1 if anything else happened.
 """
 
 from __future__ import annotations
@@ -14,18 +13,20 @@ import argparse
 import contextlib
 import json
 import logging
+import multiprocessing
+import pickle
 import random
+import resource
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import h5py
@@ -41,34 +42,28 @@ from run.checkpoint import FORMAT, load_checkpoint, write_verified
 from run.files import CONFIG_FILE
 from run.resume import read_settings
 from tasks import get_task
+from tests.data_files import random_arrays, write
 from utils import UserError
 
-# a read that takes longer counts as an endless loop
+# a read that takes longer counts as a hang
 SECONDS = 20
-ROWS = 60
+# damaged sizes must not use up the machine's memory
+ADDRESS_SPACE = 16 * 2**30
 TASK = get_task("hopper-medium-v2")
 HAND = get_task("pen-expert-v1")
 SMALL = replace(Settings(), embed_dim=8, n_layer=1, n_head=1, K=2, eval_context_length=2)
 
-# reads the file; returns normally where it was accepted and what came of it is whole
+# reads the file; raises AssertionError if the content is wrong
 Read = Callable[[], object]
 
 
 @dataclass
 class Outcome:
-    """What became of the damaged files of one kind."""
+    """Counts of refused and accepted files of one kind, and descriptions of failures."""
 
     refused: int = 0
     accepted: int = 0
     failures: list[str] = field(default_factory=list)
-
-
-class NotWhole(Exception):
-    """A damaged file was accepted, and what was read is not whole."""
-
-
-class Hang(BaseException):
-    """No exception that a reader could take for a fault of the file."""
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
@@ -96,52 +91,33 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def whole(good: bool, what: str) -> None:
-    if not good:
-        raise NotWhole(what)
-
-
-def random_trajectories() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {
-        "observations": rng.normal(size=(ROWS, TASK.obs_dim)).astype(np.float32),
-        "next_observations": rng.normal(size=(ROWS, TASK.obs_dim)).astype(np.float32),
-        "actions": rng.uniform(-1, 1, (ROWS, TASK.act_dim)).astype(np.float32),
-        "rewards": rng.normal(size=ROWS).astype(np.float32),
-        "terminals": np.arange(ROWS) % 10 == 9,
-    }
-
-
 def read_trajectories(path: Path) -> None:
     data = load_dataset(path, TASK)
     n, m = data.num_transitions, data.num_trajectories
-    shapes = data.observations.shape == (n, TASK.obs_dim) and data.actions.shape[0] == n
-    whole(shapes and data.final_observations.shape == (m, TASK.obs_dim), "shapes")
+    assert data.observations.shape == (n, TASK.obs_dim)
+    assert data.final_observations.shape == (m, TASK.obs_dim)
     arrays = (data.observations, data.actions, data.rewards, data.state_mean, data.state_std)
-    whole(all(np.isfinite(x).all() for x in arrays), "numbers that are not finite")
-    whole(bool((data.lengths > 0).all()) and np.abs(data.actions).max() <= 10, "lengths or actions")
+    assert all(np.isfinite(array).all() for array in arrays)
+    assert (data.lengths > 0).all()
+    assert np.abs(data.actions).max() <= 10
 
 
 def hdf5(folder: Path) -> tuple[Path, Read]:
-    """Contiguous and compressed arrays, attributes and metadata texts."""
-    path = folder / f"{TASK.name}.hdf5"
-    with h5py.File(path, "w") as file:
-        for name, array in random_trajectories().items():
-            options = {"compression": "gzip", "chunks": True} if name == "actions" else {}
-            file.create_dataset(name, data=array, **options)
-        file["timeouts"] = np.zeros(ROWS, bool)
-        file.attrs["env_name"] = TASK.name
-        file["metadata/env"] = TASK.name
+    """Contiguous and compressed arrays, and texts of fixed length."""
+    arrays = random_arrays(TASK, 60, 0)
+    actions = arrays.pop("actions")
+    path = write(folder / f"{TASK.name}.hdf5", arrays)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("actions", data=actions, compression="gzip", chunks=True)
+        file.attrs["env_name"] = file["metadata/env"] = np.bytes_(TASK.name)
     return path, partial(read_trajectories, path)
 
 
-def pickle(folder: Path) -> tuple[Path, Read]:
-    """A list of trajectories, as the published data scripts wrote it."""
-    import pickle as writer
-
-    path, arrays = folder / f"{TASK.name}.pkl", random_trajectories()
-    pieces = [{k: x[i : i + 10] for k, x in arrays.items()} for i in range(0, ROWS, 10)]
-    path.write_bytes(writer.dumps(pieces))
+def pickled(folder: Path) -> tuple[Path, Read]:
+    """A list of trajectories, like those of the published data scripts."""
+    path, arrays = folder / f"{TASK.name}.pkl", random_arrays(TASK, 60, 0)
+    parts = [{k: x[i : i + 10] for k, x in arrays.items()} for i in range(0, 60, 10)]
+    path.write_bytes(pickle.dumps(parts))
     return path, partial(read_trajectories, path)
 
 
@@ -160,7 +136,7 @@ def policy_npz(folder: Path) -> tuple[Path, Read]:
     expected = HandPolicy(path, HAND).mean(zero)
 
     def read() -> None:
-        whole(np.array_equal(HandPolicy(path, HAND).mean(zero), expected), "other actions")
+        assert np.array_equal(HandPolicy(path, HAND).mean(zero), expected)
 
     return path, read
 
@@ -174,13 +150,15 @@ def checkpoint(folder: Path) -> tuple[Path, Read]:
     write_verified(path, {"format": FORMAT, "env": TASK.name, "buffer": layout, "weights": weights})
 
     def read() -> None:
-        state = load_checkpoint(folder, "cpu")
-        whole(torch.equal(state["weights"], weights) and state["env"] == TASK.name, "content")
+        state = load_checkpoint(folder)
+        assert torch.equal(state["weights"], weights)
+        assert state["env"] == TASK.name
 
     return path, read
 
 
-def _exported(folder: Path) -> tuple[Path, Read]:
+def exported(file: str, folder: Path) -> tuple[Path, Read]:
+    """A file of an exported policy."""
     torch.manual_seed(0)
     zeros, ones = np.zeros(TASK.obs_dim), np.ones(TASK.obs_dim)
     origin: dict[str, Any] = {"origin": {}, "scores": None, "versions": {}}
@@ -190,32 +168,20 @@ def _exported(folder: Path) -> tuple[Path, Read]:
     weights = actor.state_dict()
 
     def read() -> None:
-        theirs = load_policy(place).actor.state_dict()
-        whole(all(torch.equal(theirs[k], x) for k, x in weights.items()), "other weights")
+        loaded = load_policy(place).actor.state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in weights.items())
 
-    return place, read
-
-
-def policy_weights(folder: Path) -> tuple[Path, Read]:
-    """An exported policy's weights."""
-    place, read = _exported(folder)
-    return place / WEIGHTS_FILE, read
-
-
-def policy_json(folder: Path) -> tuple[Path, Read]:
-    """An exported policy's description."""
-    place, read = _exported(folder)
-    return place / POLICY_FILE, read
+    return place / file, read
 
 
 def run_config(folder: Path) -> tuple[Path, Read]:
-    """The settings that a run is resumed with."""
+    """The settings of a run that is resumed."""
     path = folder / CONFIG_FILE
     settings = {name: getattr(SMALL, name) for name in FLAGS}
     path.write_text(json.dumps({"settings": settings, "recurrent": False}, indent=2))
 
     def read() -> None:
-        error = Path(folder / "stderr")
+        error = folder / "stderr"
         try:
             with error.open("w") as file, contextlib.redirect_stderr(file):
                 read_settings(["--resume", str(folder)])
@@ -227,34 +193,29 @@ def run_config(folder: Path) -> tuple[Path, Read]:
 
 KINDS: dict[str, Callable[[Path], tuple[Path, Read]]] = {
     "hdf5": hdf5,
-    "pickle": pickle,
+    "pickle": pickled,
     "policy.npz": policy_npz,
     "checkpoint": checkpoint,
-    "policy.safetensors": policy_weights,
-    "policy.json": policy_json,
+    "policy.safetensors": partial(exported, WEIGHTS_FILE),
+    "policy.json": partial(exported, POLICY_FILE),
     "config.json": run_config,
 }
 
 
-def _too_long(number: int, frame: FrameType | None) -> None:
-    raise Hang
-
-
-def fuzz(kind: str, seed: int, count: int, at: Path) -> Outcome:
-    """Damage and read so many files.
+def fuzz(make: Callable[[Path], tuple[Path, Read]], seed: str, count: int, done: Any) -> Outcome:
+    """Damage and read `count` files.
 
     Args:
-        at: A file that holds the number of the file being read, for when the process dies.
+        make: Creates the valid file in a folder.
+        done: Shared counter of the files that were read. A crash or hang ends the process.
     """
-    outcome, rng = Outcome(), random.Random(f"{kind} {seed}")
-    signal.signal(signal.SIGALRM, _too_long)
-    with tempfile.TemporaryDirectory() as name:
-        path, read = KINDS[kind](Path(name))
+    outcome, rng = Outcome(), random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path, read = make(Path(folder))
         read()
         content = path.read_bytes()
-        for i in range(count):
+        for done.value in range(count):
             path.write_bytes(damaged(content, rng))
-            at.write_text(str(i))
             signal.alarm(SECONDS)
             try:
                 read()
@@ -262,50 +223,53 @@ def fuzz(kind: str, seed: int, count: int, at: Path) -> Outcome:
             except UserError as error:
                 outcome.refused += 1
                 if "\n" in str(error) or not str(error):
-                    outcome.failures.append(f"file {i}: not one line: {error}")
-            except Hang:
-                outcome.failures.append(f"file {i}: no answer in {SECONDS} seconds")
+                    outcome.failures.append(f"file {done.value}: not one line: {error}")
             except BaseException as error:
-                outcome.failures.append(f"file {i}: {type(error).__name__}: {error}")
+                outcome.failures.append(f"file {done.value}: {type(error).__name__}: {error}")
             finally:
                 signal.alarm(0)
     return outcome
 
 
+_counter: Any = None
+
+
+def _prepare(counter: Any) -> None:
+    global _counter
+    _counter = counter
+    torch.set_num_threads(1)
+    logging.disable()
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+
+
+def _fuzz_kind(kind: str, seed: int, count: int) -> Outcome:
+    return fuzz(KINDS[kind], f"{kind} {seed}", count, _counter)
+
+
 def fuzz_apart(kind: str, seed: int, count: int) -> Outcome:
-    """The same in a process of its own, which a library may crash."""
-    with tempfile.TemporaryDirectory() as folder:
-        at = Path(folder) / "at"
-        command = [sys.executable, __file__, "--apart", "--kind", kind, "--at", str(at)]
-        command += ["--seed", str(seed), "--count", str(count)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            return Outcome(**json.loads(done.stdout))
-        where = f"file {at.read_text() if at.exists() else 'none'}"
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        return Outcome(failures=[f"{where}: the process ended with {done.returncode} {last}"])
+    """Fuzz one kind in a separate process, which may crash."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("l")
+    with ProcessPoolExecutor(1, context, _prepare, (counter,)) as pool:
+        try:
+            return pool.submit(_fuzz_kind, kind, seed, count).result()
+        except BrokenProcessPool:
+            return Outcome(failures=[f"file {counter.value}: crash, or a hang of {SECONDS} s"])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kind", choices=KINDS, action="append", help="this kind only")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000, help="files of each kind")
-    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--at", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.apart:
-        torch.set_num_threads(1)
-        logging.disable()
-        print(json.dumps(vars(fuzz(args.kind[0], args.seed, args.count, args.at))))
-        return 0
-    failed = Counter[str]()
+    failed = False
     for kind in args.kind or KINDS:
         outcome = fuzz_apart(kind, args.seed, args.count)
-        failed[kind] = len(outcome.failures)
-        print(f"{kind}: {outcome.refused} refused, {outcome.accepted} accepted and whole")
+        failed |= bool(outcome.failures)
+        print(f"{kind}: {outcome.refused} refused, {outcome.accepted} read correctly")
         print("".join(f"  {line}\n" for line in outcome.failures[:10]), end="")
-    return 1 if failed.total() else 0
+    return int(failed)
 
 
 if __name__ == "__main__":

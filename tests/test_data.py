@@ -1,7 +1,9 @@
-"""Loading datasets: the splitting rules, the order of steps, and real data."""
+"""Loading datasets: splitting rules, the order of the steps, and real data."""
 
 import logging
 import re
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from data import dataset_path, load_dataset
 from offline_data import rows as dataset_rows
 from tasks import get_task
-from tests.conftest import SHARED, shared_file
+from tests.conftest import ROOT, SHARED, shared_file
 from tests.data_files import random_arrays, split_by_loop, write
 from utils import UserError
 
@@ -20,20 +22,20 @@ FAMILIES = ["hopper-medium-v2", "maze2d-open-v0", "antmaze-umaze-v2", "pen-human
 
 
 def expected_order(task, trajectories, remove_trivial=True):
-    """The trajectories that are left and those that are loaded, in order, with their rewards."""
+    """Trajectories that count for the state statistics, and those that are loaded, in order."""
     trivial = 0
-    left = []
+    kept = []
     for trajectory in trajectories:
         rewards = task.training_reward(trajectory["raw_rewards"])
         trivial += len(rewards) == 1
         if task.family == "antmaze" and remove_trivial and len(rewards) == 1 and trivial > 9:
             continue
-        left.append(trajectory | {"rewards": rewards, "return": rewards.astype(float).sum()})
-    loaded = sorted(left, key=lambda t: t["return"])
-    return left, loaded[1:] if len(loaded) > 1 else loaded
+        kept.append(trajectory | {"rewards": rewards, "return": rewards.astype(float).sum()})
+    loaded = sorted(kept, key=lambda t: t["return"])
+    return kept, loaded[1:] if len(loaded) > 1 else loaded
 
 
-def assert_holds(dataset, left, loaded):
+def assert_equals(dataset, kept, loaded):
     n = dataset.num_transitions
     for name in ("observations", "actions", "rewards", "terminals"):
         np.testing.assert_array_equal(
@@ -47,7 +49,7 @@ def assert_holds(dataset, left, loaded):
     np.testing.assert_allclose(
         dataset.raw_returns, [t["raw_rewards"].astype(float).sum() for t in loaded]
     )
-    states = np.concatenate([t["observations"] for t in left]).astype(float)
+    states = np.concatenate([t["observations"] for t in kept]).astype(float)
     np.testing.assert_allclose(dataset.state_mean, states.mean(0), atol=1e-9)
     np.testing.assert_allclose(dataset.state_std, states.std(0) + 1e-6, atol=1e-9)
 
@@ -60,28 +62,27 @@ def assert_holds(dataset, left, loaded):
     st.sampled_from([0.05, 0.3, 0.7]),
     st.booleans(),
 )
-def test_splits_like_the_rules_row_by_row(tmp_path_factory, name, rows, seed, ends, remove):
+def test_loading_matches_a_row_by_row_reference(tmp_path_factory, name, rows, seed, ends, remove):
     task = get_task(name)
     arrays = random_arrays(task, rows, seed, ends)
     path = write(tmp_path_factory.mktemp("d") / f"{name}.hdf5", arrays)
-    left, loaded = expected_order(task, split_by_loop(task, arrays), remove)
-    if not left:
+    kept, loaded = expected_order(task, split_by_loop(task, arrays), remove)
+    if not kept:
         with pytest.raises(UserError, match="no complete trajectory"):
             load_dataset(path, task, remove_trivial=remove)
         return
-    assert_holds(load_dataset(path, task, remove_trivial=remove), left, loaded)
+    assert_equals(load_dataset(path, task, remove_trivial=remove), kept, loaded)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_small_blocks_change_nothing(tmp_path, name, monkeypatch):
-    """Trajectories and their ends that straddle blocks of a compressed file."""
+def test_block_size_does_not_matter(tmp_path, name, monkeypatch):
+    """Trajectories and their ends may straddle the blocks of a compressed file."""
     task = get_task(name)
     arrays = random_arrays(task, 400, 3, 0.1)
     path = write(tmp_path / f"{name}.hdf5", arrays, chunks=True, compression="gzip")
     monkeypatch.setattr(dataset_rows, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr("data._COLUMN_ROWS", 11)
-    left, loaded = expected_order(task, split_by_loop(task, arrays))
-    assert_holds(load_dataset(path, task), left, loaded)
+    kept, loaded = expected_order(task, split_by_loop(task, arrays))
+    assert_equals(load_dataset(path, task), kept, loaded)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -91,26 +92,26 @@ def test_without_timeouts_episodes_end_at_the_horizon(tmp_path, name):
     arrays["terminals"][[task.horizon // 2, 2 * task.horizon]] = True
     del arrays["timeouts"]
     path = write(tmp_path / f"{name}.hdf5", arrays)
-    left, loaded = expected_order(task, split_by_loop(task, arrays))
-    assert max(len(t["rewards"]) for t in left) in (task.horizon, task.horizon - 1)
-    assert_holds(load_dataset(path, task), left, loaded)
+    kept, loaded = expected_order(task, split_by_loop(task, arrays))
+    assert max(len(t["rewards"]) for t in kept) in (task.horizon, task.horizon - 1)
+    assert_equals(load_dataset(path, task), kept, loaded)
 
 
-def test_antmaze_goes_on_where_nothing_moved_at_a_timeout(tmp_path):
-    """Row 4 is left out; row 5 repeats its observation, so that rows 0 to 9 are one trajectory."""
+def test_antmaze_trajectory_continues_if_nothing_moved_at_a_timeout(tmp_path):
+    """Row 4 is dropped; row 5 repeats its observation, so rows 0 to 9 are one trajectory."""
     task = get_task("antmaze-umaze-v2")
     arrays = random_arrays(task, 21, 0, 0.0)
     arrays["timeouts"][[4, 14]] = True
     arrays["terminals"][9] = True
     arrays["observations"][5] = arrays["observations"][4]
     dataset = load_dataset(write(tmp_path / "antmaze-umaze-v2.hdf5", arrays), task)
-    # of three trajectories (rows 0-9 without 4, 10-13, 15-19) the lowest is gone
+    # trajectories are rows 0-9 without 4, 10-13 and 15-19; the lowest is dropped
     assert set(dataset.lengths) < {9, 4, 5}
     assert dataset.num_trajectories == 2
     assert dataset.terminals[: dataset.num_transitions].sum() == 2
 
 
-def test_spare_rows_are_room_and_nothing_else(tmp_path):
+def test_spare_rows_change_only_the_array_sizes(tmp_path):
     task = get_task("hopper-medium-v2")
     path = write(tmp_path / "hopper-medium-v2.hdf5", random_arrays(task, 60, 5))
     plain, roomy = load_dataset(path, task), load_dataset(path, task, spare_rows=13)
@@ -124,7 +125,7 @@ def test_spare_rows_are_room_and_nothing_else(tmp_path):
     assert roomy.num_transitions == n
 
 
-def test_types(tmp_path):
+def test_dtypes_do_not_depend_on_those_of_the_file(tmp_path):
     task = get_task("pen-human-v1")
     arrays = random_arrays(task, 60, 5)
     wide = {k: v.astype(np.float64) for k, v in arrays.items()}
@@ -141,8 +142,7 @@ def test_types(tmp_path):
     np.testing.assert_array_equal(dataset.rewards, same.rewards)
 
 
-def test_delay_comes_last(tmp_path):
-    """The order is that of the undelayed returns, the sums stay, and blocks pay at their end."""
+def test_rewards_are_delayed_after_sorting(tmp_path):
     task = get_task("antmaze-umaze-v2")
     path = write(tmp_path / "antmaze-umaze-v2.hdf5", random_arrays(task, 300, 2, 0.05))
     plain, delayed = load_dataset(path, task), load_dataset(path, task, delayed_reward=5)
@@ -151,13 +151,13 @@ def test_delay_comes_last(tmp_path):
     starts = np.cumsum(plain.lengths) - plain.lengths
     np.testing.assert_allclose(np.add.reduceat(delayed.rewards, starts), plain.returns, rtol=1e-5)
     step = np.arange(len(plain.rewards)) - np.repeat(starts, plain.lengths)
-    left = np.repeat(plain.lengths, plain.lengths) - 1 - step
-    unpaid = (step % 5 != 4) & (left > 0)
+    steps_to_end = np.repeat(plain.lengths, plain.lengths) - 1 - step
+    unpaid = (step % 5 != 4) & (steps_to_end > 0)
     assert not delayed.rewards[unpaid].any()
     assert delayed.rewards[~unpaid].all()
 
 
-def test_a_lone_trajectory_is_kept(tmp_path):
+def test_single_trajectory_is_kept(tmp_path):
     task = get_task("hopper-medium-v2")
     arrays = random_arrays(task, 30, 5, 0.0)
     arrays["timeouts"][19] = True
@@ -167,7 +167,7 @@ def test_a_lone_trajectory_is_kept(tmp_path):
     np.testing.assert_array_equal(dataset.final_observations[0], arrays["next_observations"][19])
 
 
-def test_equal_returns_keep_the_order_of_the_file(tmp_path):
+def test_equal_returns_keep_file_order(tmp_path):
     task = get_task("maze2d-open-v0")
     arrays = random_arrays(task, 41, 5, 0.0)
     arrays["timeouts"][9::10] = True
@@ -176,13 +176,13 @@ def test_equal_returns_keep_the_order_of_the_file(tmp_path):
     np.testing.assert_array_equal(dataset.observations, arrays["observations"][10:40])
 
 
-def test_contradicting_next_observations_are_reported(tmp_path, caplog):
+def test_contradictory_next_observations_cause_a_warning(tmp_path, caplog):
     task = get_task("hopper-medium-v2")
     arrays = random_arrays(task, 200, 7, 0.05)
     path = tmp_path / "hopper-medium-v2.hdf5"
     load_dataset(write(path, arrays), task)
     assert not caplog.records
-    # a row inside the best trajectory, which is never dropped
+    # a row within a trajectory that is not dropped
     _, loaded = expected_order(task, split_by_loop(task, arrays))
     longest = max(loaded, key=lambda t: len(t["rewards"]))
     row = int(np.flatnonzero((arrays["observations"] == longest["observations"][0]).all(1))[0])
@@ -210,6 +210,11 @@ def test_fingerprint(tmp_path):
     assert facts["origin"] == {"task": "hopper-medium-v2"}
 
 
+def test_importing_data_does_not_load_h5py():
+    code = "import sys, data; sys.exit('h5py' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_dataset_path(tmp_path):
     task = get_task("hopper-medium-v2")
     with pytest.raises(UserError) as error:
@@ -229,7 +234,7 @@ REAL = sorted(path.stem for path in (SHARED / "data").glob("*.hdf5"))
 
 
 def _listed():
-    """Steps, episodes and normalised score of each file, as listed beside the files."""
+    """Steps, episodes and normalised score of each file, from the table next to the files."""
     table = {}
     for line in shared_file("data/README.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -246,15 +251,14 @@ def _listed():
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_data(name, caplog):
-    """Against the loop, and against the list beside the files (whole episodes, all of them)."""
+def test_real_files_match_the_reference_and_their_description(name, caplog):
     path, task = shared_file(f"data/{name}.hdf5"), get_task(name)
     with h5py.File(path) as file:
         arrays = {key: file[key][:] for key in file}
     trajectories = split_by_loop(task, arrays)
-    left, loaded = expected_order(task, trajectories)
+    kept, loaded = expected_order(task, trajectories)
     dataset = load_dataset(path, task)
-    assert_holds(dataset, left, loaded)
+    assert_equals(dataset, kept, loaded)
     assert not caplog.records
 
     steps, episodes, score = _listed()[name]
@@ -264,13 +268,13 @@ def test_real_data(name, caplog):
     ends = np.flatnonzero(last)
     sums = np.diff(np.cumsum(arrays["rewards"], dtype=float)[ends], prepend=0)
     assert task.normalized_score(sums).mean() == pytest.approx(score, abs=0.051)
-    # an episode lost at the file's end, an unfinished one that is kept, and the lowest one
+    # an episode lost at the end of the file, or an unfinished one that is kept
     assert abs(len(trajectories) - episodes) <= 1
-    assert dataset.num_trajectories == len(left) - 1
+    assert dataset.num_trajectories == len(kept) - 1
 
 
-def test_human_door_keeps_the_published_number_of_rows():
-    """The last of 25 demonstrations has no row behind it and is lost."""
+def test_door_human_keeps_the_published_number_of_rows():
+    """The last of 25 demonstrations has no next row and is dropped."""
     path, task = shared_file("data/door-human-v1.hdf5"), get_task("door-human-v1")
     with h5py.File(path) as file:
         arrays = {key: file[key][:] for key in file}

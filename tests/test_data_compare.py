@@ -1,4 +1,4 @@
-"""The comparison of two datasets: sampling error is small in z, another behaviour is not."""
+"""Comparing two datasets: z is small for samples of one behaviour, and large otherwise."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ TASK = get_task("maze2d-open-v0")
 
 
 def arrays(seed, shift=0.0):
-    """Episodes of some 10 rows whose rows resemble each other."""
+    """Episodes of about 10 rows that are correlated within an episode."""
     rows = random_arrays(TASK, 4000, seed, 0.05)
     ends = np.flatnonzero(rows["terminals"] | rows["timeouts"])
     episode = np.searchsorted(ends, np.arange(4000))
@@ -26,7 +26,7 @@ def arrays(seed, shift=0.0):
     return rows
 
 
-def test_statistics_are_those_of_the_rows(tmp_path):
+def test_statistics_match_the_rows(tmp_path):
     rows = arrays(0)
     values, errors, episodes = statistics(write(tmp_path / "a.hdf5", rows), TASK)
     ends = np.flatnonzero(rows["terminals"] | rows["timeouts"])
@@ -43,8 +43,7 @@ def test_statistics_are_those_of_the_rows(tmp_path):
     assert errors[0] == pytest.approx(scores.std() / len(ends) ** 0.5, rel=0.15)
 
 
-def test_error_counts_episodes_not_rows(tmp_path):
-    """Over many samples the spread of a mean is what one sample's error says."""
+def test_standard_error_matches_the_spread_over_many_samples(tmp_path):
     results = [statistics(write(tmp_path / f"{i}.hdf5", arrays(i * 7)), TASK) for i in range(25)]
     means = np.array([values[3:7] for values, _, _ in results])
     errors = np.array([errors[3:7] for _, errors, _ in results])
@@ -52,7 +51,7 @@ def test_error_counts_episodes_not_rows(tmp_path):
 
 
 @pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.0, 4.0), (1.0, 5.0, 99.0)])
-def test_script(tmp_path, shift, low, high):
+def test_script_detects_a_shift(tmp_path, shift, low, high):
     first = write(tmp_path / "a.hdf5", arrays(0))
     second = write(tmp_path / "b.hdf5", arrays(5, shift))
     output = subprocess.run(

@@ -1,9 +1,13 @@
-"""Faulty dataset files: one line that names the fault, for each of them."""
+"""Invalid dataset files are reported in one line."""
 
+import errno
 import logging
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import h5py
 import numpy as np
@@ -12,8 +16,7 @@ import pytest
 from data import load_dataset
 from offline_data.rows import environment_named
 from tasks import TASKS, get_task
-from tests.data_files import random_arrays, write
-from utils import UserError
+from tests.data_files import dataset_fault, random_arrays, write
 
 HOPPER = get_task("hopper-medium-v2")
 
@@ -29,16 +32,10 @@ def path(tmp_path):
 
 
 def fault(path, task=HOPPER) -> str:
-    """The message that loading ends with: one line that begins with the file."""
-    with pytest.raises(UserError) as error:
-        load_dataset(path, task)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
+    return dataset_fault(path, task)
 
 
-def test_absent(path):
+def test_missing_file(path):
     assert fault(path) == "no such file"
     assert fault(path.parent) == "no such file"
 
@@ -56,8 +53,7 @@ def test_truncated(path, arrays, share):
     assert "truncated" in fault(path)
 
 
-def test_damaged_inside(path, arrays):
-    """Compressed values that were overwritten, under an intact index."""
+def test_overwritten_values(path):
     write(path, random_arrays(HOPPER, 3000, 5), chunks=True, compression="gzip")
     with h5py.File(path) as file:
         place = file["observations"].id.get_chunk_info(0).byte_offset
@@ -67,19 +63,60 @@ def test_damaged_inside(path, arrays):
     assert "damaged" in fault(path)
 
 
+def test_missing_filter_is_named(path, arrays, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    del arrays["rewards"]
+    with h5py.File(write(path, arrays), "a") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((60,))
+        plist.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)
+        space = h5py.h5s.create_simple((60,))
+        h5py.h5d.create(file.id, b"rewards", h5py.h5t.IEEE_F32LE, space, plist)
+    message = fault(path)
+    assert message.startswith("rewards is compressed with the HDF5 filter")
+    assert message.endswith("(32001), which is not installed; pip install hdf5plugin")
+
+
+def test_file_open_for_writing_elsewhere_is_not_called_damaged(path, arrays):
+    write(path, arrays)
+    code = f"import h5py; f = h5py.File({str(path)!r}, 'r+'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        assert fault(path) == "another program has it open for writing, close it there"
+        other.communicate(b"\n")
+    load_dataset(path, HOPPER)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_file_is_opened_without_a_lock_if_only_locking_fails(path, arrays, monkeypatch, number):
+    real = h5py.File
+
+    def opened(*args, locking=True):
+        if locking:
+            raise OSError(number, "unable to lock file")
+        return real(*args, locking=False)
+
+    write(path, arrays)
+    monkeypatch.setattr(h5py, "File", opened)
+    if number == errno.ENOLCK:
+        load_dataset(path, HOPPER)
+    else:
+        assert fault(path) == "cannot be read (Input/output error)"
+
+
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "terminals"])
 def test_missing_array(path, arrays, name):
     del arrays[name]
-    assert f"no {name} in this file (it holds " in fault(write(path, arrays))
+    assert f"no {name} in this file (it contains " in fault(write(path, arrays))
 
 
-def test_foreign_file_names_all_that_is_missing(path):
+def test_all_missing_arrays_are_listed(path):
     message = fault(write(path, {"images": np.zeros((3, 2))}))
     assert "no observations, actions, rewards, terminals, next_observations" in message
     assert "images" in message
 
 
-def test_only_gym_files_need_next_observations(path, tmp_path, arrays):
+def test_only_gym_tasks_require_next_observations(path, tmp_path, arrays):
     del arrays["next_observations"]
     assert "no next_observations" in fault(write(path, arrays))
     task = get_task("pen-human-v1")
@@ -87,7 +124,7 @@ def test_only_gym_files_need_next_observations(path, tmp_path, arrays):
 
 
 @pytest.mark.parametrize("name", ["observations", "rewards", "terminals", "timeouts"])
-def test_differing_length(path, arrays, name):
+def test_wrong_length(path, arrays, name):
     arrays[name] = arrays[name][:-3]
     assert "57" in fault(write(path, arrays))
 
@@ -98,7 +135,7 @@ def test_wrong_shape(path, arrays, name):
     assert f"{name} has shape (60, 3, 2)" in fault(write(path, arrays))
 
 
-def test_scalar_and_group_instead_of_an_array(path, arrays):
+def test_scalar_or_group_instead_of_an_array(path, arrays):
     arrays["rewards"] = np.float32(1)
     assert "rewards has shape ()" in fault(write(path, arrays))
     del arrays["rewards"]
@@ -113,28 +150,28 @@ def test_scalar_and_group_instead_of_an_array(path, arrays):
 )
 def test_wrong_type(path, arrays, values):
     arrays["rewards"] = values
-    assert "rewards holds" in fault(write(path, arrays))
+    assert "rewards has dtype" in fault(write(path, arrays))
 
 
 def test_strings(path, arrays):
     del arrays["rewards"]
     with h5py.File(write(path, arrays), "a") as file:
         file.create_dataset("rewards", data=["a"] * 60, dtype=h5py.string_dtype())
-    assert "rewards holds object, not numbers" in fault(path)
+    assert "rewards has dtype object, which is not numeric" in fault(path)
 
 
-def test_sizes_of_another_task(path):
+def test_widths_of_another_task(path):
     message = fault(write(path, random_arrays(get_task("walker2d-medium-v2"), 60, 5)))
     assert "dataset of another task" in message
     assert "halfcheetah and walker2d" in message
     odd = random_arrays(HOPPER, 60, 5)
     odd["actions"] = np.zeros((60, 5))
-    assert "no task here" in fault(write(path, odd))
+    assert "no known task" in fault(write(path, odd))
 
 
 def test_width_of_next_observations(path, arrays):
     arrays["next_observations"] = np.zeros((60, 12))
-    assert "next_observations have 12 numbers" in fault(write(path, arrays))
+    assert "next_observations has width 12" in fault(write(path, arrays))
 
 
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "next_observations"])
@@ -162,10 +199,10 @@ def test_actions_out_of_range(path, arrays, caplog):
 
 @pytest.mark.parametrize("name", ["terminals", "timeouts"])
 @pytest.mark.parametrize("value", [2, 0.5, -1, np.nan])
-def test_flags_that_are_none(path, arrays, name, value):
+def test_flags_other_than_0_and_1(path, arrays, name, value):
     arrays[name] = arrays[name].astype(float)
     arrays[name][9] = value
-    assert f"{name} must be 0 or 1, row 9 is {value}" in fault(write(path, arrays))
+    assert f"{name} must be 0 or 1, but row 9 is {value}" in fault(write(path, arrays))
 
 
 def test_no_complete_trajectory(path, arrays):
@@ -184,7 +221,7 @@ def test_too_short_for_a_next_observation(tmp_path, name, rows):
     assert "no complete trajectory" in fault(path, task)
 
 
-def test_values_in_other_files_are_not_read(path, arrays, tmp_path):
+def test_other_files_are_not_read(path, arrays, tmp_path):
     other = write(tmp_path / "other.hdf5", arrays)
     for name in ("observations", "rewards"):
         rest = {key: array for key, array in arrays.items() if key != name}
@@ -195,16 +232,16 @@ def test_values_in_other_files_are_not_read(path, arrays, tmp_path):
         layout = h5py.VirtualLayout((60,), np.float32)
         layout[:] = h5py.VirtualSource(str(other), "rewards", (60,))
         file.create_virtual_dataset("rewards", layout)
-    assert "rewards lie in another file" in fault(path)
+    assert "values of rewards are in another file" in fault(path)
     raw = tmp_path / "raw"
     raw.write_bytes(bytes(240))
     with h5py.File(write(path, rest), "a") as file:
         file.create_dataset("rewards", (60,), np.float32, external=[(str(raw), 0, 240)])
-    assert "rewards lie in another file" in fault(path)
+    assert "values of rewards are in another file" in fault(path)
 
 
-def test_declared_but_not_written(path, arrays):
-    """A few bytes that claim terabytes do not get that memory."""
+def test_declared_but_never_written(path, arrays):
+    """A small file may claim terabytes, which must not be allocated."""
     rows = 10**12
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
@@ -213,18 +250,18 @@ def test_declared_but_not_written(path, arrays):
     assert "never written" in fault(path)
 
 
-def test_too_large_for_the_memory(path, arrays, monkeypatch):
+def test_too_large_for_memory(path, arrays, monkeypatch):
     write(path, arrays)
 
     def no_room(*_, **__):
         raise MemoryError("Unable to allocate 9 TiB")
 
-    monkeypatch.setattr("data._Reader", no_room)
+    monkeypatch.setattr("data._SortedReader", no_room)
     assert "too large for this machine's memory" in fault(path)
 
 
 class TestOrigin:
-    """Files of the same sizes that tell whose they are."""
+    """Files of the right widths that contain the name of a task."""
 
     halfcheetah = get_task("halfcheetah-medium-v2")
 
@@ -258,7 +295,7 @@ class TestOrigin:
         assert "another task" in fault(path, get_task("maze2d-large-v1"))
         load_dataset(path, get_task("maze2d-umaze-v1"))
 
-    def test_another_policy_of_the_same_environment_is_fine(self, tmp_path, caplog):
+    def test_another_policy_in_the_same_environment_is_accepted(self, tmp_path, caplog):
         path = self.file(tmp_path, "halfcheetah-random-v2.hdf5")
         with h5py.File(path, "a") as file:
             file.attrs["task"] = "halfcheetah-random-v2"
@@ -268,11 +305,11 @@ class TestOrigin:
         assert not caplog.records
 
     @pytest.mark.parametrize("name", ["walker2d-medium-v2.hdf5", "walker2d_medium-v2.hdf5"])
-    def test_a_file_name_is_only_warned_about(self, tmp_path, caplog, name):
+    def test_file_name_of_another_task_only_causes_a_warning(self, tmp_path, caplog, name):
         load_dataset(self.file(tmp_path, name), self.halfcheetah)
-        assert "by its name a dataset of another task" in caplog.text
+        assert "by its name, a dataset of another task" in caplog.text
 
-    def test_foreign_attributes_do_no_harm(self, tmp_path):
+    def test_unusual_attributes_are_ignored(self, tmp_path):
         path = self.file(tmp_path)
         with h5py.File(path, "a") as file:
             file.attrs["task"] = np.zeros(3)
@@ -285,12 +322,12 @@ class TestOrigin:
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_names_and_published_names_tell_the_environment(task):
+def test_environment_is_recognised_in_task_and_file_names(task):
     for text in (task.name, Path(task.url).stem):
         assert environment_named(text) == (task.family, task.layout)
 
 
-def test_names_that_tell_nothing():
+def test_names_without_an_environment():
     for text in ("", "SAC", "my-data", "dataset", "giant", "openly"):
         assert environment_named(text) is None
     assert environment_named("Ant-v2") == ("ant", "")

@@ -1,4 +1,4 @@
-"""Generated datasets: the published recipes, determinism, and real samples of the same recipe."""
+"""Generated datasets: the published recipes, determinism, agreement with D4RL's own samples."""
 
 import h5py
 import mujoco
@@ -18,7 +18,7 @@ from tests.conftest import shared_file
 
 
 def made(tmp_path, name, steps, seed=0):
-    """The arrays of a generated dataset."""
+    """Arrays of a generated dataset."""
     path = tmp_path / f"{name}.hdf5"
     generate.generate(get_task(name), path, steps=steps, seed=seed)
     return read(path)
@@ -36,7 +36,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("name", ["hopper-random-v2", "maze2d-umaze-v1", "halfcheetah-random-v2"])
-def test_deterministic_by_seed(tmp_path, name, monkeypatch):
+def test_rows_are_determined_by_the_seed(tmp_path, name, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_ROWS", 130)
     first, again = (made(tmp_path, name, 300) for _ in range(2))
     other = made(tmp_path, name, 300, seed=1)
@@ -48,7 +48,7 @@ def test_deterministic_by_seed(tmp_path, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["hopper-random-v2", "maze2d-umaze-v1", "maze2d-open-v0"])
-def test_has_the_form_of_published_files(tmp_path, name):
+def test_form_matches_published_files(tmp_path, name):
     arrays = made(tmp_path, name, 100)
     real = read(shared_file(f"data/{name}.hdf5"))
     assert set(real) <= set(arrays)
@@ -64,14 +64,13 @@ def test_default_sizes():
     assert generate.default_steps(get_task("maze2d-large-v1")) == 4_000_000
 
 
-def test_which_tasks_have_a_recipe():
+def test_tasks_with_a_recipe_that_needs_no_policy():
     names = {name for name, task in TASKS.items() if generate.recipe(task) in ("random", "planner")}
     random = {f"{family}-random-v2" for family in ("hopper", "halfcheetah", "walker2d", "ant")}
     assert names == random | {name for name in TASKS if name.startswith("maze2d")}
 
 
-def test_random_rows_are_what_the_environment_did(tmp_path):
-    """Each transition is replayed from the file's actions; episodes follow on each other."""
+def test_random_rows_replay_in_the_environment(tmp_path):
     task = get_task("hopper-random-v2")
     arrays = made(tmp_path, task.name, 200, seed=4)
     env = make(task)
@@ -97,7 +96,7 @@ def test_random_actions_are_uniform(tmp_path):
     assert abs(np.corrcoef(actions[:-1], actions[1:])[0, 1]) < 5 / np.sqrt(actions.size)
 
 
-def test_time_limits_are_timeouts(tmp_path):
+def test_time_limits_are_stored_as_timeouts(tmp_path):
     arrays = made(tmp_path, "halfcheetah-random-v2", 2100)
     assert np.flatnonzero(arrays["timeouts"]).tolist() == [999, 1999]
     assert not arrays["terminals"].any()
@@ -107,7 +106,7 @@ def test_time_limits_are_timeouts(tmp_path):
     assert dataset.lengths.tolist() == [1000]
 
 
-def test_interruption_leaves_nothing(tmp_path, monkeypatch):
+def test_interruption_leaves_no_file(tmp_path, monkeypatch):
     def broken(*_):
         yield blocks.empty_block(get_task("maze2d-open-v0"), 10)
         raise KeyboardInterrupt
@@ -122,7 +121,7 @@ class TestGridPlanner:
     @pytest.mark.parametrize("moves", [BALL_MOVES, ANT_MOVES])
     @pytest.mark.parametrize("layout", MAZES)
     def test_routes_are_shortest(self, layout, moves):
-        """Against a breadth-first search, for every pair of free cells."""
+        """Compared with breadth-first search, for every pair of free cells."""
         planner = GridPlanner(MAZES[layout], moves)
         free = [tuple(cell) for cell in cells(MAZES[layout], "OG").tolist()]
         for goal in free:
@@ -149,37 +148,37 @@ class TestGridPlanner:
         return distance
 
     def test_ties_go_to_the_first_move(self):
-        """In an open room the ball moves along columns first, the ant along rows."""
+        """In an open maze the ball moves along columns first, the ant along rows."""
         planner = GridPlanner(MAZES["open"], BALL_MOVES)
         assert planner.route((3, 5), (1, 3)) == [(3, 4), (3, 3), (2, 3), (1, 3)]
         assert planner.route((1, 1), (3, 2)) == [(1, 2), (2, 2), (3, 2)]
         planner = GridPlanner(MAZES["open"], ANT_MOVES)
         assert planner.route((1, 1), (3, 2)) == [(2, 1), (3, 1), (3, 2)]
 
-    def test_from_inside_a_wall(self):
-        """A ball that leans on a wall may round to the wall's cell."""
+    def test_start_may_be_a_wall(self):
+        """The position of a ball that touches a wall may round to the wall's cell."""
         planner = GridPlanner(MAZES["umaze"], BALL_MOVES)
         assert planner.route((0, 1), (3, 1))[0] == (1, 1)
 
-    def test_no_way(self):
+    def test_unreachable_goal(self):
         with pytest.raises(ValueError, match="no route"):
             GridPlanner("#####/#O#G#/#####", BALL_MOVES).route((1, 1), (1, 3))
 
 
 class TestBallDriver:
-    def test_reached_only_when_near_and_slow(self):
+    def test_goal_is_reached_only_if_near_and_slow(self):
         driver = BallDriver(MAZES["umaze"], np.random.default_rng(0))
         driver.new_goal(1.0, 1.0)
         while np.round(driver.goal).tolist() != [3, 1]:
             driver.new_goal(1.0, 1.0)
         assert not driver.act(1.0, 1.0, 0.0, 0.0)[2]
-        assert not driver.act(3.0, 1.05, 0.0, 0.0)[2]  # near, but it came from far
+        assert not driver.act(3.0, 1.05, 0.0, 0.0)[2]  # near, but not slow
         assert not driver.act(3.0, 1.11, 0.0, 0.0)[2]  # slow, but not near enough
         assert driver.act(3.0, 1.05, 0.0, 0.0)[2]
 
     @settings(deadline=None, max_examples=30)
     @given(st.integers(0, 10**6), st.sampled_from(sorted(MAZES)))
-    def test_goals_and_waypoints(self, seed, layout):
+    def test_noise_of_goals_and_waypoints(self, seed, layout):
         rng = np.random.default_rng(seed)
         driver = BallDriver(MAZES[layout], rng)
         start = rng.permutation(cells(MAZES[layout], "OG"))[0].tolist()
@@ -203,7 +202,7 @@ class TestBallDriver:
 
 
 @pytest.mark.parametrize("name", ["maze2d-open-v0", "maze2d-umaze-v1", "maze2d-large-v1"])
-def test_planner_rows(tmp_path, name):
+def test_segments_end_at_their_goal_or_at_the_horizon(tmp_path, name):
     task = get_task(name)
     arrays = made(tmp_path, name, 4000, seed=2)
     goal = cells(MAZES[task.layout], "G")[0]
@@ -214,11 +213,10 @@ def test_planner_rows(tmp_path, name):
     ends = np.flatnonzero(arrays["timeouts"])
     lengths = np.diff(ends, prepend=-1)
     assert lengths.max() <= task.horizon + 1
-    # a segment ends at its goal's cell, or at the horizon
     goals = np.round(arrays["infos/goal"][ends])
     missed = np.linalg.norm(arrays["observations"][ends, :2] - goals, axis=1) >= 0.1
     assert (lengths[missed] == task.horizon + 1).all()
-    # the goal changes exactly there, and the ball goes on from where it is
+    # the goal changes exactly there, and the ball continues from its position
     changes = np.flatnonzero((np.diff(arrays["infos/goal"], axis=0) != 0).any(axis=1))
     np.testing.assert_array_equal(changes, ends[ends < 3999])
     step = np.abs(np.diff(arrays["observations"][:, :2], axis=0)).max(axis=1)
@@ -226,7 +224,7 @@ def test_planner_rows(tmp_path, name):
 
 
 def samples(path, task):
-    """Per-episode score and length; mean and deviation of every observation and action entry."""
+    """Scores and lengths of the episodes, and all rows of observations and actions."""
     arrays = read(path)
     last = np.flatnonzero(arrays["terminals"] | arrays["timeouts"])
     starts = np.append(0, last[:-1] + 1)
@@ -238,9 +236,9 @@ def samples(path, task):
 @pytest.mark.parametrize(
     ("name", "steps"), [("maze2d-umaze-v1", 50_000), ("hopper-random-v2", 20_000)]
 )
-def test_agrees_with_a_sample_of_the_original_stack(tmp_path, name, steps):
-    """Within sampling error: 4 standard errors for means over episodes, a few per cent of the
-    spread for the rows (which depend on each other, so that no simple error holds)."""
+def test_agrees_with_data_from_the_original_stack(tmp_path, name, steps):
+    """Within 4 standard errors for means over episodes, and within a few per cent of the standard
+    deviation for rows, which are not independent."""
     task = get_task(name)
     real = samples(shared_file(f"data/{name}.hdf5"), task)
     path = tmp_path / f"{name}.hdf5"
@@ -254,7 +252,7 @@ def test_agrees_with_a_sample_of_the_original_stack(tmp_path, name, steps):
     np.testing.assert_allclose(ours[2].std(axis=0), spread, rtol=0.15)
 
 
-def test_mujoco_version_is_recorded(tmp_path):
+def test_attributes_record_how_the_file_was_made(tmp_path):
     made(tmp_path, "maze2d-open-v0", 20)
     with h5py.File(tmp_path / "maze2d-open-v0.hdf5") as file:
         assert file.attrs["mujoco_version"] == mujoco.__version__

@@ -1,4 +1,4 @@
-"""Datasets from behaviour policies: the files, the networks, the ant's way through its maze."""
+"""Datasets from behaviour policies: the files, the networks, the ant's route through its maze."""
 
 import io
 import pickle
@@ -12,10 +12,9 @@ import pytest
 from d4rl_envs.antmaze import GOAL_RADIUS, MAZES, AntMazeEnv
 from d4rl_envs.registration import make
 from data import load_dataset
-from data_sources import command as dataset_command
-from data_sources import generate
+from data_sources import command, generate
 from data_sources.behaviour_policy import AntPolicy, HandPolicy
-from data_sources.episodes import AntWalker
+from data_sources.episodes import AntBehaviour
 from tasks import TASKS, get_task
 from tests.conftest import shared_file
 from utils import UserError
@@ -60,14 +59,14 @@ def save(path, arrays):
 
 
 def fixed_noise(value):
-    """A generator whose normal draws are known."""
+    """A generator whose normal draws are all `value`."""
     rng = Mock(spec=np.random.Generator)
     rng.standard_normal.side_effect = lambda shape: np.full(shape, value)
     return rng
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.7, -1.3])
-def test_hand_policy(tmp_path, noise):
+def test_hand_policy_matches_a_plain_computation(tmp_path, noise):
     a = hand_arrays()
     policy = HandPolicy(save(tmp_path / "p.npz", a), PEN)
     obs = np.random.default_rng(1).normal(size=45)
@@ -84,7 +83,7 @@ def test_hand_policy(tmp_path, noise):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_ant_policy(tmp_path, noise):
+def test_ant_policy_matches_a_plain_computation(tmp_path, noise):
     a = ant_arrays()
     a["last_fc_log_std/bias"][:2] = 50, -500  # beyond the clip
     policy = AntPolicy(save(tmp_path / "p.npz", a), UMAZE)
@@ -97,7 +96,7 @@ def test_ant_policy(tmp_path, noise):
     log_std = a["last_fc_log_std/weight"] @ x + a["last_fc_log_std/bias"]
     log_std = np.minimum(np.maximum(log_std, -20), 2)
     expected = np.tanh(mean + noise * np.exp(log_std))
-    # only the direction counts
+    # the length of the direction does not matter
     for direction in ([3.0, 4.0], [0.3, 0.4]):
         action = policy.sample(obs, np.array(direction), fixed_noise(noise))
         np.testing.assert_allclose(action, expected, atol=1e-6)
@@ -114,8 +113,8 @@ def fault(path, task=PEN):
     return message
 
 
-class TestFaultyFiles:
-    def test_absent(self, tmp_path):
+class TestInvalidFiles:
+    def test_missing_file(self, tmp_path):
         assert "no such file" in fault(tmp_path / "p.npz")
 
     def test_not_npz(self, tmp_path):
@@ -146,16 +145,16 @@ class TestFaultyFiles:
         path.write_bytes(path.read_bytes()[:-100])
         assert "not an .npz file of arrays" in fault(path)
 
-    def test_missing(self, tmp_path):
+    def test_missing_arrays(self, tmp_path):
         arrays = hand_arrays()
         del arrays["W1"], arrays["log_std"]
         assert "no W1, log_std in this file" in fault(save(tmp_path / "p.npz", arrays))
 
     @pytest.mark.parametrize("name", ["W0", "b0", "W1", "W2", "out_scale", "in_scale", "log_std"])
-    def test_shapes(self, tmp_path, name):
+    def test_wrong_shapes(self, tmp_path, name):
         arrays = hand_arrays()
         arrays[name] = np.zeros((*arrays[name].shape[:-1], arrays[name].shape[-1] + 1))
-        # an array that is not wrong by itself shows where it meets the next
+        # sizes that are not fixed contradict those of the next layer
         assert "has shape" in fault(save(tmp_path / "p.npz", arrays))
         arrays[name] = np.float32(1)
         assert f"{name} has shape ()" in fault(save(tmp_path / "p.npz", arrays))
@@ -178,7 +177,7 @@ class TestFaultyFiles:
         assert "b0 is not an array of finite numbers" in fault(save(tmp_path / "p.npz", arrays))
 
 
-class TestAntWalker:
+class TestAntBehaviour:
     @pytest.fixture
     def walker(self, tmp_path):
         def make_walker(name, policy=None):
@@ -186,11 +185,11 @@ class TestAntWalker:
             env = make(task)
             assert isinstance(env, AntMazeEnv)
             policy = policy or AntPolicy(save(tmp_path / "p.npz", ant_arrays()), task)
-            return env, AntWalker(task, env, policy, np.random.default_rng(0))
+            return env, AntBehaviour(task, env, policy, np.random.default_rng(0))
 
         return make_walker
 
-    def test_cells_begin_at_their_centre(self, walker):
+    def test_position_to_cell(self, walker):
         _, ant = walker("antmaze-umaze-v2")
         for xy, cell in {
             (0, 0): (1, 1), (3.9, -0.6): (1, 1), (4.1, 0.2): (1, 2), (8.3, 8.9): (3, 3),
@@ -199,16 +198,16 @@ class TestAntWalker:
             assert ant._cell(np.array(xy)) == cell
 
     @pytest.mark.parametrize("name", ["antmaze-umaze-v2", "antmaze-large-play-v2"])
-    def test_heads_for_the_goal_of_the_task(self, walker, name):
+    def test_play_tasks_use_the_goal_of_the_task(self, walker, name):
         env, ant = walker(name)
         for _ in range(5):
             obs, _ = env.reset()
             assert ant.begin(obs) is obs
             np.testing.assert_array_equal(ant.goal, env.goal)
-            assert not ant.arrived(np.append(ant.goal, np.zeros(27)))
+            assert not ant.done(np.append(ant.goal, np.zeros(27)))
 
     @pytest.mark.parametrize("name", ["antmaze-umaze-diverse-v2", "antmaze-medium-diverse-v2"])
-    def test_diverse_starts_and_goals(self, walker, name):
+    def test_diverse_tasks_use_all_cells_as_starts_and_goals(self, walker, name):
         env, ant = walker(name)
         grid = MAZES[get_task(name).layout].split("/")
         seen: dict[str, set[tuple[int, int]]] = {"start": set(), "goal": set()}
@@ -220,12 +219,12 @@ class TestAntWalker:
                 row, column = ant._cell(xy)
                 assert grid[row][column] != "#"
                 seen[kind].add((row, column))
-            assert ant.arrived(np.append(ant.goal + GOAL_RADIUS * 0.7, np.zeros(27)))
-            assert not ant.arrived(np.append(ant.goal + GOAL_RADIUS, np.zeros(27)))
+            assert ant.done(np.append(ant.goal + GOAL_RADIUS * 0.7, np.zeros(27)))
+            assert not ant.done(np.append(ant.goal + GOAL_RADIUS, np.zeros(27)))
         free = sum(row.count(kind) for row in grid for kind in "ROG")
         assert len(seen["start"]) == len(seen["goal"]) == free
 
-    def test_is_shown_the_next_cell_and_at_last_the_goal(self, walker):
+    def test_waypoints_are_the_next_cell_and_finally_the_goal(self, walker):
         class Still:
             def sample(self, obs, direction, rng):
                 self.direction = direction
@@ -235,12 +234,12 @@ class TestAntWalker:
         env, ant = walker("antmaze-umaze-v2", policy)
         ant.begin(env.reset()[0])
         obs = np.zeros(29)
-        shown = []
+        waypoints = []
         for _ in range(50):
             action = ant.act(obs)
-            shown.append(policy.direction)
-        assert 0 < np.abs(action).max() < 2  # nothing but noise
-        low, high = np.min(shown, axis=0), np.max(shown, axis=0)
+            waypoints.append(policy.direction)
+        assert 0 < np.abs(action).max() < 2  # only noise
+        low, high = np.min(waypoints, axis=0), np.max(waypoints, axis=0)
         assert ((low >= [4, 0]) & (high <= [5, 1]) & (high - low > 0.5)).all()
         obs[:2] = 4.5, 8.5
         ant.act(obs)
@@ -253,8 +252,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("name", ["pen-expert-v1", "antmaze-umaze-v2", "antmaze-umaze-diverse-v2"])
-def test_generated_from_any_policy(tmp_path, name):
-    """Untrained policies give a well-formed file, the same one for the same seed."""
+def test_untrained_policies_give_a_valid_file_determined_by_the_seed(tmp_path, name):
     task = get_task(name)
     arrays = ant_arrays(task) if task.family == "antmaze" else hand_arrays(task)
     policy = save(tmp_path / "p.npz", arrays)
@@ -283,8 +281,8 @@ def test_generated_from_any_policy(tmp_path, name):
     [("pen-expert-v1", "pen", 1000, 70), ("door-expert-v1", "door", 1000, 85),
      ("hammer-expert-v1", "hammer", 1000, 60), ("relocate-expert-v1", "relocate", 1000, 70)],
 )  # fmt: skip
-def test_experts_are_experts(tmp_path, name, policy, steps, least):
-    """The published means are 97 to 107; the bounds leave room for five or ten episodes."""
+def test_experts_score_like_experts(tmp_path, name, policy, steps, least):
+    """The published means are 97 to 107; the bounds allow for samples of five to ten episodes."""
     task, path = get_task(name), tmp_path / f"{name}.hdf5"
     generate.generate(task, path, steps=steps, seed=0,
                       policy=shared_file(f"policies/{policy}.npz"))  # fmt: skip
@@ -294,7 +292,7 @@ def test_experts_are_experts(tmp_path, name, policy, steps, least):
     assert task.normalized_score(returns).mean() > least
 
 
-def test_the_ant_reaches_its_goal(tmp_path):
+def test_ant_reaches_its_goal(tmp_path):
     path = tmp_path / "antmaze-umaze-v2.hdf5"
     generate.generate(UMAZE, path, steps=1500, seed=0, policy=shared_file("policies/antmaze.npz"))
     arrays = read(path)
@@ -306,24 +304,20 @@ def test_the_ant_reaches_its_goal(tmp_path):
 class TestCommand:
     def run(self, capsys, folder, *options):
         script = "download_advanced.py"
-        code = dataset_command.main(
-            script, ["--source", "generate", "--data_dir", str(folder), *options]
-        )
+        code = command.main(script, ["--source", "generate", "--data_dir", str(folder), *options])
         return code, capsys.readouterr()
 
-    def test_from_a_policy_file(self, tmp_path, capsys):
+    def test_generates_from_a_policy_file(self, tmp_path, capsys):
         policy = save(tmp_path / "p.npz", hand_arrays())
         options = ["--only", "pen-expert-v1", "--steps", "210", "--policy", str(policy)]
         code, output = self.run(capsys, tmp_path / "out", *options)
         assert (code, output.err) == (0, "")
         assert "210 rows" in output.out
 
-    def test_refusals(self, tmp_path, capsys):
+    def test_policy_is_missing_invalid_or_impossible(self, tmp_path, capsys):
         policy = str(save(tmp_path / "p.npz", hand_arrays()))
         for options, message in (
-            (["--only", "pen-expert-v1"], "pen-expert-v1: --source generate needs its behaviour"),
-            (["--only", "pen-human-v1"], "pen-human-v1: cannot be generated, it holds human"),
-            (["--only", "pen-cloned-v1"], "pen-cloned-v1: cannot be generated, it holds a policy"),
+            (["--only", "pen-expert-v1"], "pen-expert-v1: --source generate needs a behaviour"),
             (["--only", "hammer-expert-v1", "--policy", policy], f"--policy {policy}: in_shift"),
         ):
             code, output = self.run(capsys, tmp_path / "out", *options)
@@ -332,16 +326,14 @@ class TestCommand:
             assert line.startswith(message)
         assert not any((tmp_path / "out").iterdir())
 
-    def test_no_policy_where_none_is_used(self, tmp_path, capsys):
+    def test_unused_policy_is_refused(self, tmp_path, capsys):
         options = ["--source", "generate", "--policy", "p.npz", "--data_dir", str(tmp_path)]
-        code = dataset_command.main(
-            "download_d4rl_basic.py", [*options, "--only", "maze2d-open-v0"]
-        )
+        code = command.main("download_d4rl_basic.py", [*options, "--only", "maze2d-open-v0"])
         assert code == 2
         assert "its recipe uses no policy" in capsys.readouterr().err
 
 
-def test_which_tasks_need_a_policy():
+def test_tasks_that_need_a_policy():
     names = {name for name, task in TASKS.items() if generate.recipe(task) == "policy"}
     experts = {f"{hand}-expert-v1" for hand in ("pen", "hammer", "door", "relocate")}
     assert names == experts | {name for name in TASKS if name.startswith("antmaze")}

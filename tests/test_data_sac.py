@@ -1,4 +1,4 @@
-"""Datasets of a SAC agent: one training, its rows, its level, and going on after interruptions."""
+"""Datasets of a SAC agent: training, its rows, the score it stops at, and resuming."""
 
 import itertools
 import shutil
@@ -14,8 +14,7 @@ from tqdm import tqdm
 import tasks
 from d4rl_envs.registration import make
 from data import load_dataset
-from data_sources import command as dataset_command
-from data_sources import generate
+from data_sources import command, generate
 from run.checkpoint import rng_state, write_verified
 from tasks import get_task
 from tests.conftest import shared_file
@@ -29,19 +28,19 @@ from data_sources.sac_training import SacTraining
 SCRIPT = "download_gym_datasets.py"
 MEDIUM, REPLAY = "hopper-medium-v2", "hopper-medium-replay-v2"
 FOLDER = "hopper-sac-seed0.training"
-# the steps after which the policy counts as good enough
+# steps after which the tests' scores reach the level
 ENOUGH = 150
 MEASURE = SacTraining._score
 
 
 def score(training, episodes):
-    """The real one, steered."""
+    """The true score, raised far above the level after ENOUGH steps."""
     return MEASURE(training, episodes) + 1000 * (training.steps >= ENOUGH)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
-    """Short episodes, small batches, frequent evaluations, and a level of ENOUGH steps."""
+    """Short episodes, small batches, frequent evaluations, and scores that reach the level."""
     sizes = {"LEARNING_STARTS": 100, "BATCH_SIZE": 4, "EVAL_INTERVAL": 45, "CLOSE_INTERVAL": 7}
     with pytest.MonkeyPatch.context() as patch:
         for name, task in tasks.TASKS.items():
@@ -54,7 +53,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def straight(tiny, tmp_path_factory):
-    """A folder in which both datasets were made without interruption; not to be changed."""
+    """A folder with both datasets, made without interruption; do not change it."""
     folder = tmp_path_factory.mktemp("straight")
     for name, steps in ((REPLAY, None), (MEDIUM, 1000)):
         made(folder, name, steps=steps)
@@ -63,16 +62,14 @@ def straight(tiny, tmp_path_factory):
 
 @pytest.fixture
 def finished(straight, tmp_path):
-    """A folder with a finished training, without datasets."""
+    """A folder with a finished training but no datasets."""
     shutil.copytree(straight / FOLDER, tmp_path / FOLDER)
     return tmp_path
 
 
 def run(folder, *options):
-    """What the script does in this process: exit code."""
-    return dataset_command.main(
-        SCRIPT, ["--source", "generate", "--data_dir", str(folder), *options]
-    )
+    """Run the script in this process; returns the exit code."""
+    return command.main(SCRIPT, ["--source", "generate", "--data_dir", str(folder), *options])
 
 
 def made(folder, name=REPLAY, *, seed=0, steps=None):
@@ -94,7 +91,7 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(array, second[key])
 
 
-def test_both_datasets_come_from_one_training(tmp_path, capsys):
+def test_both_datasets_use_the_same_training(tmp_path, capsys):
     assert run(tmp_path, "--only", MEDIUM, "--only", REPLAY, "--steps", "150") == 0
     evaluations = [line for line in capsys.readouterr().out.splitlines() if "of 44.32" in line]
     assert len(evaluations) == len({line.split()[2] for line in evaluations}) == 3
@@ -117,7 +114,7 @@ def test_both_datasets_come_from_one_training(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", [MEDIUM, REPLAY])
-def test_has_the_form_of_published_files(straight, name):
+def test_form_matches_published_files(straight, name):
     arrays = read(straight, name)
     with h5py.File(shared_file(f"data/{name}.hdf5")) as real:
         assert set(real) == set(arrays)
@@ -126,8 +123,7 @@ def test_has_the_form_of_published_files(straight, name):
             assert real[key].shape[1:] == array.shape[1:]
 
 
-def test_replay_rows_are_what_the_environment_did(straight):
-    """In the order of collection: each transition is replayed from the file's actions."""
+def test_replay_rows_replay_in_the_environment(straight):
     arrays = read(straight)
     env = make(get_task(REPLAY))
     env.reset(seed=0)
@@ -163,23 +159,24 @@ def test_medium_rows_are_samples_of_the_policy(straight):
 
 
 @pytest.mark.parametrize("family", ["halfcheetah", "walker2d", "ant"])
-def test_other_environments(tmp_path, family):
+def test_other_families_can_be_generated(tmp_path, family):
     arrays = made(tmp_path, f"{family}-medium-replay-v2")
     assert np.isfinite(arrays["next_observations"]).all()
     assert len(arrays["rewards"]) >= ENOUGH
 
 
-def test_deterministic_by_seed(straight, tmp_path):
+def test_rows_are_determined_by_the_seed(straight, tmp_path):
     first = read(straight)
     assert_equal(first, made(tmp_path / "again"))
     other = made(tmp_path / "other", seed=1)
     assert not np.isclose(first["actions"][:ENOUGH], other["actions"][:ENOUGH]).all(axis=1).any()
 
 
-class TestGoingOn:
+class TestResuming:
     @pytest.mark.parametrize("moment", ["collect", "evaluate", "save"])
-    def test_an_interruption_changes_nothing(self, straight, tmp_path, monkeypatch, moment):
-        """Neither the rows collected after it, nor the policy."""
+    def test_interruption_changes_neither_rows_nor_policy(
+        self, straight, tmp_path, monkeypatch, moment
+    ):
         work, calls = getattr(SacTraining, moment), itertools.count(1)
 
         def interrupted(*args):
@@ -197,7 +194,7 @@ class TestGoingOn:
         assert_equal(read(straight), made(broken))
         assert_equal(read(straight, MEDIUM), made(broken, MEDIUM, steps=1000))
 
-    def test_an_interruption_between_rows_and_state(self, straight, tmp_path, monkeypatch):
+    def test_interruption_between_saving_rows_and_state(self, straight, tmp_path, monkeypatch):
         save = sac_training.write_verified
 
         def interrupted(path, state):
@@ -211,8 +208,7 @@ class TestGoingOn:
                 made(tmp_path / "broken")
         assert_equal(read(straight), made(tmp_path / "broken"))
 
-    def test_after_too_few_steps(self, tmp_path, capsys):
-        """The line says how far it came; more steps go on from there."""
+    def test_more_training_steps_resume_where_it_gave_up(self, tmp_path, capsys):
         options = ["--only", REPLAY, "--max_training_steps"]
         assert run(tmp_path, *options, "100") == 2
         output = capsys.readouterr()
@@ -223,14 +219,14 @@ class TestGoingOn:
         assert "--max_training_steps" in line
         assert [file.name for file in tmp_path.iterdir()] == [FOLDER]
         assert run(tmp_path, *options, "100") == 2
-        assert capsys.readouterr().out == ""  # nothing more was trained
+        assert capsys.readouterr().out == ""  # no further training
         assert run(tmp_path, *options, "1000") == 0
         assert first not in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         "fault", ["truncated", "flipped", "state", "history", "absent", "rows", "pickle"]
     )
-    def test_a_damaged_training(self, finished, fault):
+    def test_damaged_training(self, finished, fault):
         folder = finished / FOLDER
         rows = sorted(folder.glob("rows-*"))[0]
         checkpoint = folder / "state.pt"
@@ -257,12 +253,12 @@ class TestGoingOn:
         assert "\n" not in str(error.value)
         assert not (finished / f"{MEDIUM}.hdf5").exists()
 
-    def test_a_training_of_another_environment(self, finished):
+    def test_training_of_another_environment(self, finished):
         (finished / FOLDER).rename(finished / "ant-sac-seed0.training")
-        with pytest.raises(UserError, match=r"ant-sac-seed0\.training: this training cannot go on"):
+        with pytest.raises(UserError, match=r"ant-sac-seed0\.training: cannot resume"):
             made(finished, "ant-medium-v2")
 
-    def test_a_folder_that_cannot_be_written(self, tmp_path):
+    def test_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / FOLDER).touch()
         with pytest.raises(UserError, match="cannot be written"):
             made(tmp_path)
@@ -273,7 +269,7 @@ class TestTraining:
     def training(self, tmp_path):
         return SacTraining(get_task(MEDIUM), tmp_path / FOLDER, 0, 1000)
 
-    def test_random_at_first_then_learns(self, training):
+    def test_updates_begin_after_the_random_steps(self, training):
         weight = training.model.policy.actor.mu.weight
         before = weight.detach().clone()
         training.collect(1, tqdm(disable=True))
@@ -282,7 +278,7 @@ class TestTraining:
         training.collect(ENOUGH, tqdm(disable=True))
         assert (before != weight).any()
 
-    def test_values_go_on_beyond_time_limits(self, training):
+    def test_values_are_bootstrapped_at_time_limits(self, training):
         training.collect(200, tqdm(disable=True))
         rows, buffer = training.rows(0, training.steps), training.model.replay_buffer
         samples = buffer._get_samples(np.arange(training.steps))
@@ -290,7 +286,7 @@ class TestTraining:
         assert rows["timeouts"].any()
         assert not (rows["timeouts"] & rows["terminals"]).any()
 
-    def test_score_is_the_mean_over_episodes(self, training, monkeypatch):
+    def test_score_is_the_mean_normalised_return(self, training, monkeypatch):
         task = get_task(MEDIUM)
         monkeypatch.setattr(training, "act", lambda obs: 0.3 * np.ones((len(obs), 3)))
         measured = MEASURE(training, 4)
@@ -306,7 +302,7 @@ class TestTraining:
                     break
         assert measured == pytest.approx(task.normalized_score(sum(returns) / 4))
 
-    def test_evaluations_change_nothing(self, training):
+    def test_evaluation_does_not_affect_training(self, training):
         training.collect(ENOUGH, tqdm(disable=True))
         before = rng_state(), training._bare_env.np_random.bit_generator.state
         training.evaluate()
@@ -314,14 +310,14 @@ class TestTraining:
         assert str(before) == str(after)
         assert (before[0]["torch"] == after[0]["torch"]).all()
 
-    def test_evaluates_more_often_close_to_the_level(self, training):
+    def test_evaluations_are_more_frequent_close_to_the_level(self, training):
         assert training.interval == 45
         training.history = [(45, 22.1)]
         assert training.interval == 45
         training.history.append((90, 22.2))
         assert training.interval == 7
 
-    def test_a_lucky_evaluation_is_not_the_level(self, training, monkeypatch):
+    def test_lucky_evaluation_is_not_enough(self, training, monkeypatch):
         luck = {2: 50.0, 3: 40.0}
         monkeypatch.setattr(SacTraining, "_score", lambda _, episodes: luck[episodes])
         training.evaluate()
@@ -331,7 +327,7 @@ class TestTraining:
         assert training.reached
         assert [score for _, score in training.history] == [40.0, 45.0]
 
-    def test_the_level_is_that_of_the_medium_dataset(self, tmp_path, monkeypatch):
+    def test_level_is_the_score_of_the_medium_dataset(self, tmp_path, monkeypatch):
         for name in (MEDIUM, REPLAY):
             assert SacTraining(get_task(name), tmp_path, 0, 10).level == 44.32
         easier = replace(get_task(MEDIUM), published_score=-1000.0)
@@ -343,11 +339,10 @@ class TestTraining:
     ("options", "message"),
     [
         (["--max_training_steps", "0"], "--max_training_steps 0: must be at least 1"),
-        (["--only", REPLAY, "--steps", "9"], f"--steps: {REPLAY} has as many rows as"),
-        (["--only", MEDIUM, "--policy", "x.npz"], f"{MEDIUM}: its recipe uses no policy"),
+        (["--only", REPLAY, "--steps", "9"], f"--steps: {REPLAY} has one row per training step"),
     ],
 )
-def test_bad_options(tmp_path, capsys, options, message):
+def test_invalid_options(tmp_path, capsys, options, message):
     assert run(tmp_path, *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(message)

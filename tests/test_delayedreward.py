@@ -1,4 +1,4 @@
-"""Delayed rewards: golden numbers, and that data and environments delay alike."""
+"""Delayed rewards: golden numbers, and equal delays for datasets and environments."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_golden_numbers():
 
 
 @given(LENGTHS_DELAY_SEED)
-def test_pays_at_block_and_episode_ends_only(case):
+def test_rewards_are_paid_at_block_and_episode_ends_only(case):
     lengths, delay, seed = case
     rewards = np.random.default_rng(seed).normal(size=sum(lengths))
     paid = delay_rewards(rewards, np.array(lengths), delay)
@@ -40,8 +40,7 @@ def test_pays_at_block_and_episode_ends_only(case):
 
 @settings(deadline=None)
 @given(LENGTHS_DELAY_SEED)
-def test_environments_pay_what_the_data_say(case):
-    """Episodes of all lengths run side by side, environments that are done begin the next."""
+def test_environments_delay_like_datasets(case):
     lengths, delay, seed = case
     generator = np.random.default_rng(seed)
     num_envs = 3
@@ -59,16 +58,16 @@ def test_environments_pay_what_the_data_say(case):
         np.testing.assert_allclose(paid, expected, rtol=0, atol=1e-12)
 
 
-def test_some_environments_step_while_others_wait():
+def test_environments_may_step_separately():
     delayer = RewardDelayer(2, 3)
     assert delayer.step(np.array([1.0]), np.array([False]), np.array([1])).tolist() == [0]
     assert delayer.step(np.array([5.0, 2.0]), np.array([True, False])).tolist() == [5, 0]
     assert delayer.step(np.array([4.0]), np.array([False]), np.array([1])).tolist() == [7]
-    # the block of environment 1 starts anew, that of environment 0 with its episode
+    # both started a new block: environment 1 after three steps, environment 0 after its episode
     assert delayer.step(np.array([1.0, 1.0]), np.array([False, True])).tolist() == [0, 1]
 
 
-def test_reset_forgets_what_is_owed():
+def test_reset_discards_unpaid_rewards():
     delayer = RewardDelayer(2, 3)
     none = np.zeros(2, dtype=bool)
     delayer.step(np.array([1.0, 10.0]), none)
@@ -80,7 +79,7 @@ def test_reset_forgets_what_is_owed():
     assert delayer.step(np.ones(2), ~none).tolist() == [1, 1]
 
 
-def test_keeps_type_and_input():
+def test_dtype_and_input_are_preserved():
     rewards = np.ones(7, np.float32)
     paid = delay_rewards(rewards, np.array([7]), 3)
     assert paid.dtype == np.float32
@@ -88,6 +87,6 @@ def test_keeps_type_and_input():
     assert rewards.tolist() == [1] * 7
 
 
-def test_lengths_must_cover_the_rewards():
+def test_lengths_that_do_not_match_the_rewards():
     with pytest.raises(ValueError, match="sum to 3"):
         delay_rewards(np.ones(4), np.array([1, 2]), 5)

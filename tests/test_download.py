@@ -1,4 +1,4 @@
-"""Downloads against a server on this machine that misbehaves in every way a server can."""
+"""Downloads from a local server that interrupts, changes files and lacks features."""
 
 import re
 import threading
@@ -14,15 +14,15 @@ CONTENT = bytes(i * 7 % 251 for i in range(700_000))
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file; the attributes say how.
+    """Serves one file.
 
     Attributes:
         content, etag, modified: The file, and its validators (None: not sent).
         ranges: Whether Range requests are honoured.
-        cuts: Bytes after which the connection breaks off, for each answer in turn.
-        statuses: Statuses to answer with, in turn, before serving.
+        cuts: Bytes after which the connection ends, one per response.
+        statuses: Error codes of the first responses.
         length: Whether Content-Length is sent.
-        requests: The headers of each request that came.
+        requests: Headers of each request.
     """
 
     def __init__(self):
@@ -71,14 +71,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:cut])
 
     def range_start(self) -> int | None:
-        """First byte to send, None for the whole file."""
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if not asked or not self.server.ranges:
+        """First byte to send; None for the whole file."""
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if not wanted or not self.server.ranges:
             return None
         condition = self.headers.get("If-Range")
         if condition and condition not in (self.server.etag, self.server.modified):
             return None
-        return int(asked[1])
+        return int(wanted[1])
 
 
 @pytest.fixture
@@ -106,12 +106,12 @@ def get(server, path, check=no_check, attempts=3):
 
 
 def only(path):
-    """Nothing but the file is left."""
+    """Whether the folder contains only the file."""
     return [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
 def interrupt(server, path, size=250_000):
-    """Leave a partial file of `size` bytes behind, as an ended process would."""
+    """Interrupt a download after `size` bytes, for good."""
     server.cuts = [size, 0, 0]
     with pytest.raises(fetch.Unreachable, match=f"connection ended after {size} of 700000"):
         get(server, path)
@@ -120,14 +120,14 @@ def interrupt(server, path, size=250_000):
     server.requests.clear()
 
 
-def test_whole_file(server, path):
+def test_uninterrupted_download(server, path):
     get(server, path)
     assert path.read_bytes() == CONTENT
     assert len(server.requests) == 1
     assert only(path)
 
 
-def test_broken_off_in_the_middle_and_resumed_at_once(server, path):
+def test_broken_connection_is_resumed_at_once(server, path):
     server.cuts = [300_000, 200_000]
     get(server, path)
     assert path.read_bytes() == CONTENT
@@ -148,14 +148,13 @@ def test_resumed_by_a_later_process(server, path):
     assert only(path)
 
 
-def test_progress_renews_the_patience(server, path):
-    """Many interruptions are no failure as long as bytes come."""
+def test_attempts_count_from_the_last_progress(server, path):
     server.cuts = [50_000] * 10
     get(server, path, attempts=2)
     assert path.read_bytes() == CONTENT
 
 
-def test_no_range_support_starts_again(server, path):
+def test_server_without_ranges_starts_over(server, path):
     interrupt(server, path)
     server.ranges = False
     get(server, path)
@@ -164,7 +163,7 @@ def test_no_range_support_starts_again(server, path):
 
 
 @pytest.mark.parametrize("size", [700_000, 400_000, 100_000])
-def test_a_changed_file_starts_again(server, path, size):
+def test_changed_file_starts_over(server, path, size):
     interrupt(server, path)
     server.content, server.etag = CONTENT[::-1][:size], '"v2"'
     get(server, path)
@@ -172,11 +171,11 @@ def test_a_changed_file_starts_again(server, path, size):
     assert only(path)
 
 
-def test_a_changed_file_without_validators_is_known_by_its_size(server, path):
+def test_changed_file_without_validators_is_detected_by_its_size(server, path):
     server.etag = None
     interrupt(server, path)
     assert "If-Range" not in server.requests
-    for size in (600_000, 200_000):  # more and less than what is here already
+    for size in (600_000, 200_000):  # more and less than was received
         server.content = CONTENT[::-1][:size]
         get(server, path)
         assert path.read_bytes() == server.content
@@ -185,8 +184,7 @@ def test_a_changed_file_without_validators_is_known_by_its_size(server, path):
         interrupt(server, path)
 
 
-def test_a_server_that_ignores_if_range(server, path, monkeypatch):
-    """It answers 206 for another file than the one we have the beginning of."""
+def test_server_that_ignores_if_range_starts_over(server, path, monkeypatch):
     interrupt(server, path)
     server.content, server.etag = CONTENT[::-1], '"v2"'
     monkeypatch.setattr(
@@ -196,7 +194,7 @@ def test_a_server_that_ignores_if_range(server, path, monkeypatch):
     assert path.read_bytes() == server.content
 
 
-def test_weak_etags_resume_by_date(server, path):
+def test_weak_etag_resumes_by_date(server, path):
     server.etag, server.modified = 'W/"v1"', "Mon, 01 Jan 2024 00:00:00 GMT"
     interrupt(server, path)
     get(server, path)
@@ -204,7 +202,7 @@ def test_weak_etags_resume_by_date(server, path):
     assert path.read_bytes() == CONTENT
 
 
-def test_a_partial_file_of_another_address_is_not_used(server, path):
+def test_partial_file_of_another_address_is_not_used(server, path):
     interrupt(server, path)
     note = path.with_name("file.hdf5.part.json")
     note.write_text(note.read_text().replace("/file.hdf5", "/other.hdf5"))
@@ -214,14 +212,14 @@ def test_a_partial_file_of_another_address_is_not_used(server, path):
 
 
 @pytest.mark.parametrize("note", ["", "[]", '{"url": 1, "x": 2}'])
-def test_a_damaged_note_starts_again(server, path, note):
+def test_damaged_note_starts_over(server, path, note):
     interrupt(server, path)
     path.with_name("file.hdf5.part.json").write_text(note)
     get(server, path)
     assert path.read_bytes() == CONTENT
 
 
-def test_a_complete_part_is_not_downloaded_again(server, path):
+def test_complete_part_is_not_downloaded_again(server, path):
     interrupt(server, path)
     path.with_name("file.hdf5.part").write_bytes(CONTENT)
     get(server, path)
@@ -235,16 +233,16 @@ def test_without_content_length(server, path):
     assert path.read_bytes() == CONTENT
 
 
-def test_404_is_final(server, path):
+def test_404_is_not_retried(server, path):
     server.statuses = [404]
-    with pytest.raises(UserError, match="the server answers 404 Not Found") as error:
+    with pytest.raises(UserError, match="the server responds 404 Not Found") as error:
         get(server, path)
     assert not isinstance(error.value, fetch.Unreachable)
     assert len(server.requests) == 1
     assert not any(path.parent.iterdir())
 
 
-def test_passing_faults_are_tried_again(server, path):
+def test_temporary_errors_are_retried(server, path):
     server.statuses = [503, 429]
     get(server, path)
     assert path.read_bytes() == CONTENT
@@ -253,7 +251,7 @@ def test_passing_faults_are_tried_again(server, path):
         get(server, path)
 
 
-def test_no_server(server, path):
+def test_unreachable_server(server, path):
     server.shutdown()
     server.server_close()
     with pytest.raises(fetch.Unreachable, match=r"127\.0\.0\.1.*refused.*3 attempts") as error:
@@ -261,17 +259,7 @@ def test_no_server(server, path):
     assert "\n" not in str(error.value)
 
 
-def test_an_interruption_keeps_the_existing_file(server, path):
-    path.write_bytes(b"old")
-    server.cuts = [1000, 0, 0]
-    with pytest.raises(fetch.Unreachable):
-        get(server, path)
-    assert path.read_bytes() == b"old"
-    get(server, path)
-    assert path.read_bytes() == CONTENT
-
-
-def test_wrong_content_is_discarded(server, path):
+def test_file_that_fails_the_check_is_discarded(server, path):
     def refuse(part: Path) -> None:
         assert part.read_bytes() == CONTENT
         raise UserError("not a dataset")
@@ -281,7 +269,7 @@ def test_wrong_content_is_discarded(server, path):
     assert not any(path.parent.iterdir())
 
 
-def test_a_folder_that_cannot_be_written(server, path):
+def test_folder_that_cannot_be_written(server, path):
     path.with_name("file.hdf5.part").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
         get(server, path)

@@ -1,17 +1,19 @@
-"""The four scripts: what they accept, what they leave alone, what they say."""
+"""The four download scripts: options, existing files and messages."""
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from unittest.mock import Mock
 
 import h5py
 import pytest
 
 from data import load_dataset
-from data_sources import command as dataset_command
+from data_sources import command
 from tasks import TASKS, get_task
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, write
@@ -27,9 +29,9 @@ NAME = "hopper-medium-v2"
 
 
 def run(script, *options, folder=None):
-    """What the script does in this process: exit code."""
+    """Run the script in this process; returns the exit code."""
     target = ["--data_dir", str(folder)] if folder else []
-    return dataset_command.main(script, [*options, *target])
+    return command.main(script, [*options, *target])
 
 
 def test_every_task_belongs_to_one_script():
@@ -42,7 +44,7 @@ def test_every_task_belongs_to_one_script():
 
 @pytest.mark.parametrize("place", ["data", "root", "elsewhere"])
 def test_scripts_run_from_anywhere(tmp_path, place):
-    """Also in a folder that holds a file named like a module of the project."""
+    """Even in a folder with a file that has the name of one of the project's modules."""
     (tmp_path / "data.py").write_text("raise RuntimeError('shadowed')")
     folder = {"data": ROOT / "data", "root": ROOT, "elsewhere": tmp_path}[place]
     script = os.path.relpath(ROOT / "data" / GYM, folder)
@@ -62,6 +64,7 @@ def test_help_lists_the_datasets(script, capsys):
         run(script, "--help")
     assert end.value.code == 0
     text = "".join(capsys.readouterr().out.split())
+    assert f"outputfolder(default:{ROOT}/data)" in text
     for task in TASKS.values():
         assert (task.name in text) == (task.script == script)
 
@@ -69,21 +72,24 @@ def test_help_lists_the_datasets(script, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "hoper-medium-v2"], "--only hoper-medium-v2: unknown task; the nearest"),
-        (["--only", "pen-human-v1"], "--only pen-human-v1: download_advanced.py gets this one"),
-        (["--steps", "100"], "--steps: only with --source generate"),
+        (["--only", "hoper-medium-v2"], "--only hoper-medium-v2: unknown task; closest"),
+        (
+            ["--only", "pen-human-v1"],
+            f"--only pen-human-v1: not one of {GYM}'s datasets; use download_advanced.py",
+        ),
+        (["--steps", "100"], "--steps: only for generated datasets; add --source generate"),
         (["--steps", "0", "--source", "generate"], "--steps 0: must be at least 1"),
         (["--seed", "-1"], "--seed -1: must not be negative"),
     ],
 )
-def test_bad_options(tmp_path, capsys, options, message):
+def test_invalid_options(tmp_path, capsys, options, message):
     assert run(GYM, *options, folder=tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(message)
     assert not any(tmp_path.iterdir())
 
 
-def test_a_data_dir_that_cannot_be_made(tmp_path, capsys):
+def test_data_dir_that_cannot_be_created(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run(GYM, folder=tmp_path / "file" / "data") == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -103,10 +109,9 @@ def test_tasks_that_cannot_be_generated(tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
-def test_without_an_optional_package(tmp_path, capsys, monkeypatch):
-    """One line for each dataset that needs it; the others are made all the same."""
+def test_missing_optional_package_only_affects_datasets_that_need_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    monkeypatch.delitem(sys.modules, "sac_training", raising=False)
+    monkeypatch.delitem(sys.modules, "data_sources.sac_training", raising=False)
     options = ["--source", "generate", "--steps", "40"]
     names = ["hopper-medium-v2", "hopper-medium-replay-v2", "hopper-random-v2"]
     for name in names:
@@ -121,13 +126,13 @@ def test_without_an_optional_package(tmp_path, capsys, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["hopper-random-v2.hdf5"]
 
 
-def test_an_alias_and_repetitions_mean_one_task(tmp_path, capsys):
+def test_aliases_and_repetitions_are_merged(tmp_path, capsys):
     options = ["--source", "generate", "--steps", "40", "--only", "hopper-random-v2"]
     assert run(GYM, *options, "--only", "hopper-medium-random-v2", folder=tmp_path) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_existing_datasets_are_left_alone(tmp_path, capsys):
+def test_existing_datasets_are_kept(tmp_path, capsys):
     task = get_task(NAME)
     path = write(tmp_path / f"{NAME}.hdf5", random_arrays(task, 50, 1))
     before = path.read_bytes()
@@ -137,12 +142,49 @@ def test_existing_datasets_are_left_alone(tmp_path, capsys):
     assert path.read_bytes() == before
 
 
+def damage(path, how):
+    """Make a file that cannot be used as it is."""
+    if how == "folder":
+        path.mkdir()
+    else:
+        write(path, random_arrays(get_task(NAME), 50, 1))
+    if how == "truncated":
+        os.truncate(path, 5000)
+    elif how == "no rewards":
+        with h5py.File(path, "a") as file:
+            del file["rewards"]
+
+
+@pytest.mark.parametrize("source", ["d4rl", "generate"])
+@pytest.mark.parametrize("how", ["truncated", "no rewards", "folder", "cannot be opened"])
+def test_existing_file_is_never_overwritten(tmp_path, capsys, monkeypatch, source, how):
+    path = tmp_path / "hopper-random-v2.hdf5"
+    damage(path, how)
+    before = path.is_dir() or path.read_bytes()
+    if how == "cannot be opened":
+        monkeypatch.setattr(h5py, "File", Mock(side_effect=PermissionError(13, "no")))
+    assert run(GYM, "--only", path.stem, "--source", source, folder=tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: ")
+    assert line.endswith("; existing files are never overwritten, move it away first")
+    assert (path.is_dir() or path.read_bytes()) == before
+
+
+def test_generating_into_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("data_sources.blocks.atomic_write", full)
+    options = ["--only", "hopper-random-v2", "--source", "generate", "--steps", "40"]
+    assert run(GYM, *options, folder=tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("hopper-random-v2.hdf5: cannot be written (No space left on device)")
+
+
 class TestPublished:
-    """Downloads of small files in the place of the published ones."""
+    """Downloads of small files instead of the published ones."""
 
     @pytest.fixture
     def server(self, tmp_path_factory, monkeypatch):
-        """A folder that is served; the task's address and size point into it."""
+        """A folder that is served as the tasks' download addresses."""
         folder = tmp_path_factory.mktemp("served")
 
         class Handler(SimpleHTTPRequestHandler):
@@ -173,17 +215,7 @@ class TestPublished:
         assert "300 rows" in capsys.readouterr().out
         load_dataset(path, get_task(NAME))
 
-    def test_a_damaged_file_is_replaced(self, server, tmp_path, capsys):
-        path = tmp_path / f"{NAME}.hdf5"
-        path.write_bytes(b"half a file")
-        assert run(GYM, "--only", NAME, folder=tmp_path) == 2  # the server has none
-        assert path.read_bytes() == b"half a file"
-        write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
-        assert run(GYM, "--only", NAME, folder=tmp_path) == 0
-        assert "not an HDF5 file" in capsys.readouterr().out
-        load_dataset(path, get_task(NAME))
-
-    def test_404_names_what_else_can_be_done_and_goes_on(self, server, tmp_path, capsys):
+    def test_404_lists_alternatives_and_continues(self, server, tmp_path, capsys):
         write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
         assert run(GYM, "--only", "hopper-random-v2", "--only", NAME, folder=tmp_path) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -201,7 +233,7 @@ class TestPublished:
             ("no rewards", "no rewards in this file"),
         ],
     )
-    def test_wrong_content(self, server, tmp_path, capsys, content, message):
+    def test_wrong_content_is_discarded(self, server, tmp_path, capsys, content, message):
         path = server / f"{NAME}.hdf5"
         if content == "page":
             path.write_text("<html>moved</html>")
@@ -218,8 +250,8 @@ class TestPublished:
         assert f"put a copy at {tmp_path / path.name}" in line
         assert not any(tmp_path.iterdir())
 
-    def test_no_server_is_said_once(self, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr("fetch.time.sleep", lambda _: None)
+    def test_unreachable_server_is_reported_once(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("data_sources.fetch.time.sleep", lambda _: None)
         for name, task in TASKS.items():
             address = dataclasses.replace(task, url=f"http://127.0.0.1:9/{name}.hdf5")
             monkeypatch.setitem(TASKS, name, address)
@@ -228,20 +260,10 @@ class TestPublished:
         assert "refused" in line
         assert "--source generate --only maze2d-open-v0" in line
 
-    def test_interruption(self, tmp_path, capsys, monkeypatch):
+    def test_interruption_exits_with_130(self, tmp_path, capsys, monkeypatch):
         def stop(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("dataset_command.download", stop)
+        monkeypatch.setattr("data_sources.command.download", stop)
         assert run(GYM, folder=tmp_path) == 130
         assert "run the same command again" in capsys.readouterr().err
-
-
-def test_generated_files_tell_where_they_are_from(tmp_path):
-    options = ["--only", "hopper-random-v2", "--source", "generate", "--steps", "40"]
-    assert run(GYM, *options, "--seed", "3", folder=tmp_path) == 0
-    with h5py.File(tmp_path / "hopper-random-v2.hdf5") as file:
-        assert file.attrs["task"] == "hopper-random-v2"
-        assert file.attrs["recipe"] == "random"
-        assert file.attrs["seed"] == 3
-        assert file.attrs["mujoco_version"]

@@ -1,11 +1,14 @@
-"""Damaged files of every kind: refused in one line or whole, and the fuzzer sees what is not."""
+"""Damaged files of every kind are refused in one line or read correctly."""
 
 import random
+import time
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
-from tests import fuzz_readers as fuzzer
-from tests.fuzz_readers import KINDS, ROWS, damaged, fuzz, fuzz_apart
+from tests import fuzz_readers
+from tests.fuzz_readers import KINDS, Outcome, damaged, fuzz, fuzz_apart
 from utils import UserError
 
 
@@ -17,55 +20,48 @@ def test_damaged_files(kind):
     assert outcome.refused + outcome.accepted == 200
 
 
-def broken(error):
-    def read():
-        raise error
+def valid_once(folder, then):
+    """A kind of file whose first read succeeds."""
+    path = folder / "file"
+    path.write_bytes(b"0123456789")
+    reads = iter([lambda: None])
+    return path, lambda: next(reads, then)()
 
-    return read
+
+def fail_with(error):
+    raise error
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (KeyError("observations"), "KeyError"),
         (UserError("two\nlines"), "not one line"),
-        (fuzzer.NotWhole("shapes"), "shapes"),
+        (AssertionError("wrong"), "wrong"),
         (SystemExit(0), "SystemExit"),
     ],
 )
-def test_what_must_not_happen_is_reported(tmp_path, monkeypatch, error, said):
-    path = tmp_path / "file"
-
-    def kind(folder):
-        path.write_bytes(b"0123456789")
-        reads = iter([lambda: None])
-        return path, lambda: next(reads, broken(error))()
-
-    monkeypatch.setitem(KINDS, "broken", kind)
-    outcome = fuzz("broken", 0, 3, tmp_path / "at")
+def test_other_outcomes_are_failures(error, text):
+    make = partial(valid_once, then=partial(fail_with, error))
+    outcome = fuzz(make, "0", 3, SimpleNamespace(value=0))
     assert len(outcome.failures) == 3
-    assert said in outcome.failures[0]
+    assert text in outcome.failures[0]
 
 
-def test_an_endless_loop_is_reported(tmp_path, monkeypatch):
-    first = iter([True])
-
-    def kind(folder):
-        (tmp_path / "file").write_bytes(b"content")
-
-        def read():
-            while not next(first, False):
-                pass
-
-        return tmp_path / "file", read
-
-    monkeypatch.setitem(KINDS, "endless", kind)
-    monkeypatch.setattr(fuzzer, "SECONDS", 1)
-    assert "no answer" in fuzz("endless", 0, 1, tmp_path / "at").failures[0]
+def test_hang_is_a_failure(monkeypatch):
+    """`_prepare` runs in the process that hangs, so the changes are made there."""
+    monkeypatch.setattr(fuzz_readers, "_prepare", hang_at_once)
+    assert fuzz_apart("hdf5", 0, 3) == Outcome(failures=["file 0: crash, or a hang of 20 s"])
 
 
-def test_damage_changes_files_and_is_the_same_for_a_seed():
-    content = bytes(range(ROWS))
+def hang_at_once(counter):
+    fuzz_readers._counter = counter
+    fuzz_readers.SECONDS = 1
+    fuzz_readers.KINDS["hdf5"] = partial(valid_once, then=partial(time.sleep, 60))
+
+
+def test_damage_is_determined_by_the_seed():
+    content = bytes(range(60))
     some = [damaged(content, random.Random(seed)) for seed in range(50)]
     assert some == [damaged(content, random.Random(seed)) for seed in range(50)]
     assert sum(x != content for x in some) > 40

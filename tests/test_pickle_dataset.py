@@ -1,7 +1,9 @@
-"""Pickle files of trajectories: the same dataset as from the HDF5 file, and the same checks."""
+"""Pickle files of trajectories: the same dataset and checks as for HDF5; nothing is executed."""
 
-import logging
+import os
 import pickle
+import subprocess
+from collections import OrderedDict, defaultdict
 from functools import partial
 
 import numpy as np
@@ -9,8 +11,7 @@ import pytest
 
 from data import dataset_path, load_dataset
 from tasks import get_task
-from tests.data_files import random_arrays, split_by_loop, write
-from utils import UserError
+from tests.data_files import dataset_fault, random_arrays, split_by_loop, write
 
 NAMES = ["hopper-medium-v2", "maze2d-open-v0", "antmaze-umaze-v2", "door-human-v1"]
 HOPPER = get_task("hopper-medium-v2")
@@ -43,9 +44,18 @@ def made():
     return trajectories(HOPPER, random_arrays(HOPPER, 60, 5))
 
 
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "hopper-medium-v2.pkl"
+
+
+def fault(path, content, task=HOPPER) -> str:
+    return dataset_fault(dump(path, content), task)
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_the_same_as_the_hdf5_file(tmp_path, name, protocol):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_gives_the_same_dataset_as_hdf5(tmp_path, name, protocol):
     task = get_task(name)
     arrays = random_arrays(task, 400, 3)
     load = partial(load_dataset, task=task, delayed_reward=3, spare_rows=5)
@@ -59,7 +69,7 @@ def test_the_same_as_the_hdf5_file(tmp_path, name, protocol):
         np.testing.assert_array_equal(ours[:rows], theirs[:rows])
     for field in ("final_observations", "lengths", "returns", "raw_returns"):
         np.testing.assert_array_equal(getattr(got, field), getattr(want, field))
-    for field in ("state_mean", "state_std"):  # summed in other blocks where rows were left out
+    for field in ("state_mean", "state_std"):  # summed in other blocks where rows were dropped
         np.testing.assert_allclose(getattr(got, field), getattr(want, field), rtol=1e-12)
 
 
@@ -74,60 +84,117 @@ def test_fingerprint(tmp_path, made):
     assert dataset_path(HOPPER, tmp_path, str(path)) == path
 
 
-def test_blocks_that_cut_through_trajectories(tmp_path, made, monkeypatch):
-    path = dump(tmp_path / "a.pkl", made)
-    whole = load_dataset(path, HOPPER)
-    monkeypatch.setattr("dataset_rows._BLOCK_ROWS", 7)
-    parts = load_dataset(path, HOPPER)
-    np.testing.assert_array_equal(parts.observations, whole.observations)
-    np.testing.assert_array_equal(parts.final_observations, whole.final_observations)
-
-
-def test_mixed_types_and_columns(tmp_path, made):
-    """float64 beside float32, integer flags, rewards as a column."""
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_other_types_layouts_and_containers_are_read(tmp_path, made, protocol):
     want = load_dataset(dump(tmp_path / "a.pkl", made), HOPPER)
     for number, trajectory in enumerate(made):
         trajectory["rewards"] = trajectory["rewards"][:, None]
         trajectory["terminals"] = trajectory["terminals"].astype(int)
-        if number % 2:
-            trajectory["observations"] = trajectory["observations"].astype(float)
-        trajectory["extra"] = "not read"
-    got = load_dataset(dump(tmp_path / "b.pkl", made), HOPPER)
-    np.testing.assert_array_equal(got.observations, want.observations)
-    np.testing.assert_array_equal(got.rewards, want.rewards)
-    np.testing.assert_array_equal(got.terminals, want.terminals)
+        observations = trajectory["observations"].astype([">f8", "<f4"][number % 2])
+        trajectory["observations"] = np.asfortranarray(observations)
+        trajectory["actions"] = trajectory["actions"].repeat(2, axis=0)[::2]
+        trajectory["infos"] = {"text": "é", "score": np.float32(1.5), "none": np.array([None])}
+    made[0], made[1] = OrderedDict(made[0]), defaultdict(list, made[1])
+    got = load_dataset(dump(tmp_path / "b.pkl", made, protocol), HOPPER)
+    for field in ("observations", "actions", "rewards", "terminals"):
+        np.testing.assert_array_equal(getattr(got, field), getattr(want, field))
 
 
-def fault(path, content, task=HOPPER) -> str:
-    with pytest.raises(UserError) as error:
-        load_dataset(dump(path, content), task)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
+def test_names_of_numpy_1_are_read(path, made):
+    want = load_dataset(dump(path, made), HOPPER)
+    path.write_bytes(pickle.dumps(made, 3).replace(b"numpy._core", b"numpy.core"))
+    np.testing.assert_array_equal(load_dataset(path, HOPPER).rewards, want.rewards)
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "hopper-medium-v2.pkl"
+class Calls:
+    """Calls a function when it is unpickled normally."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
 
 
-def test_contents_of_another_kind(path, made):
-    assert "a dictionary, not of a list" in fault(path, {"observations": 1})
+MALICIOUS = {
+    "posix.system": lambda target: Calls(os.system, f"touch {target}"),
+    "builtins.eval": lambda target: Calls(eval, f"open({target!r}, 'w')"),
+    "io.open": lambda target: Calls(open, target, "w"),
+    "subprocess.Popen": lambda target: Calls(subprocess.Popen, ["touch", target]),
+    "builtins.getattr": lambda target: Calls(getattr, target, "upper"),
+    "numpy.save": lambda target: Calls(np.save, target, 1),
+    "numpy.memmap": lambda target: Calls(np.memmap, target, "f8", "w+", 0, (4,)),
+}
+
+
+@pytest.mark.parametrize("name", MALICIOUS)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_malicious_pickles_execute_nothing(path, tmp_path, name, protocol):
+    message = fault(path, [MALICIOUS[name](str(tmp_path / "harm"))], HOPPER)
+    assert "refused: it would call '" in message
+    assert name.rpartition(".")[2] in message
+    assert "re-save it with plain dicts and NumPy arrays" in message
+    assert not list(tmp_path.glob("harm*"))
+
+
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+NDARRAY = RECONSTRUCT + b"cnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+FLOAT = b"cnumpy\ndtype\n\x8c\x02f8\x89\x88\x87R"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"ios\nsystem\n.",  # other instructions that call a function
+        b"(cos\nsystem\no.",
+        b"cos\nsystem\n)\x81.",
+        b"\x8c\x05numpy\x8c\x0endarray.tofile\x93.",
+        b"\x82\x01.",
+        b"Pfile\n.",
+        RECONSTRUCT + b"cbuiltins\nlist\nK\x00\x85C\x01b\x87R.",  # arrays that are none
+        NDARRAY + b"(K\x01K\x04\x85" + FLOAT + b"\x89C\x01atb.",
+        NDARRAY + b"(K\x01J\xff\xff\xff\xffJ\xff\xff\xff\xff\x86" + FLOAT + b"\x89C\x08aaaaaaaatb.",
+        NDARRAY + b"N\x62.",
+        # an object array whose dtype claims to contain no objects, made of bytes
+        NDARRAY
+        + b"(K\x01K\x01\x85cnumpy\ndtype\n\x8c\x02O8\x89\x88\x87R(K\x03\x8c\x01|NNNJ\xff\xff"
+        b"\xff\xffJ\xff\xff\xff\xffK\x00tb\x89C\x08aaaaaaaatb.",
+        FLOAT + b"(K\x03\x8c\x01?NNNK\x00K\x00K\x00tb.",
+        b"",  # damaged, or no pickle at all
+        b"\x80",
+        b"\x80\x04",
+        b"<html>404</html>",
+        b"\x89HDF\r\n\x1a\n",
+        b"\x80\x63N.",
+    ],
+)
+def test_garbage_is_reported_in_one_line(path, content):
+    path.write_bytes(content if content[:1] in b"<\x80\x89" else b"\x80\x04" + content)
+    message = dataset_fault(path, HOPPER)
+    assert len(message) < 200
+
+
+def test_truncated_and_missing_files(path, made, tmp_path):
+    content = pickle.dumps(made)
+    for size in (100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        assert "not a pickle file, or damaged" in dataset_fault(path, HOPPER)
+    assert "No such file" in dataset_fault(tmp_path / "b.pkl", HOPPER)
+
+
+def test_wrong_contents(path, made):
+    assert "contains a dict, not a list of trajectories" in fault(path, {"observations": 1})
     assert "no trajectories" in fault(path, [])
     assert "trajectory 1 is a list" in fault(path, [made[0], [1]])
     assert "trajectory 0: rewards is a list" in fault(path, [made[0] | {"rewards": [1.0]}])
+    objects = np.array([None] * len(made[0]["rewards"]))
+    assert "rewards is an array of objects" in fault(path, [made[0] | {"rewards": objects}])
     del made[2]["actions"], made[2]["terminals"]
-    assert "trajectory 2: no actions, terminals in it (it holds 'obs" in fault(path, made)
+    assert "trajectory 2: no actions, terminals in it (it contains obs" in fault(path, made)
 
 
-def test_objects(path, made):
-    made[1]["rewards"] = np.array([None] * len(made[1]["rewards"]))
-    assert "'O8'; only arrays of numbers are read" in fault(path, made)
-
-
-def test_shapes(path, made):
-    whole = {name: array.copy() for name, array in made[1].items()}
+def test_wrong_shapes(path, made):
+    whole = dict(made[1])
     made[1]["rewards"] = whole["rewards"][:-1]
     assert "trajectory 1: rewards has" in fault(path, made)
     made[1]["rewards"] = np.zeros((len(whole["rewards"]), 2))
@@ -135,49 +202,26 @@ def test_shapes(path, made):
     made[1]["rewards"], made[1]["actions"] = whole["rewards"], np.array(1.0)
     assert "trajectory 1: actions has shape () instead" in fault(path, made)
     made[1]["actions"] = whole["actions"][:, :2]
-    assert "trajectory 1: actions has rows of (2,) numbers" in fault(path, made)
+    assert "trajectory 1: actions has rows of shape (2,)" in fault(path, made)
     made[1] = {name: array[:0] for name, array in whole.items()}
     assert "trajectory 1 is empty" in fault(path, made)
 
 
-def test_another_task(path):
-    task = get_task("walker2d-medium-v2")
-    content = trajectories(task, random_arrays(task, 60, 5))
-    assert "halfcheetah and walker2d" in fault(path, content)
-
-
-def test_a_file_name_of_another_task_is_only_warned_about(tmp_path, caplog):
-    task = get_task("walker2d-medium-v2")
-    content = trajectories(task, random_arrays(task, 60, 5))
-    with caplog.at_level(logging.WARNING):
-        load_dataset(dump(tmp_path / "halfcheetah-medium-v2.pkl", content), task)
-    assert "by its name a dataset of another task" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
-def test_not_finite(path, made, name):
-    made[1][name][0] = np.nan
-    row = len(made[0]["rewards"])
-    assert f"NaN or infinity in {name}, first in row {row}" in fault(path, made)
-
-
-def test_flags_and_action_range(path, made):
+def test_values_are_checked_like_those_of_hdf5(path, made):
     made[0]["actions"][0, 0] = 30
     assert "row 0 reaches 30" in fault(path, made)
     made[0]["actions"][0, 0] = 0
-    made[0]["terminals"] = made[0]["terminals"].astype(int) + 5
-    assert "terminals must be 0 or 1" in fault(path, made)
-    content = pickle.dumps(made, 4)
-    raw = np.array([True, True, True, True]).tobytes()
-    made[0] = {name: array[:1].repeat(4, axis=0) for name, array in made[1].items()}
-    made[0]["terminals"] = np.ones(4, bool)
-    content = pickle.dumps(made, 4)
-    assert content.count(b"C\x04" + raw) == 1
-    path.write_bytes(content.replace(b"C\x04" + raw, b"C\x04\x01\x01\x07\x01"))
-    with pytest.raises(UserError, match="row 2 is 7"):
-        load_dataset(path, HOPPER)
+    made[1]["next_observations"][0] = np.nan
+    row = len(made[0]["rewards"])
+    assert f"NaN or infinity in next_observations, first in row {row}" in fault(path, made)
+    walker = get_task("walker2d-medium-v2")
+    content = trajectories(walker, random_arrays(walker, 60, 5))
+    assert "halfcheetah and walker2d" in fault(path, content)
 
 
-def test_repeated_trajectories(path, made):
-    """References cost two bytes each, and would stand for any amount of rows."""
-    assert "write them apart" in fault(path, [made[0]] * 3000)
+def test_bools_other_than_0_and_1_are_refused(path, made):
+    four = {name: array[:1].repeat(4, axis=0) for name, array in made[1].items()}
+    content = pickle.dumps([four | {"terminals": np.ones(4, bool)}], 4)
+    assert content.count(b"C\x04\x01\x01\x01\x01") == 1
+    path.write_bytes(content.replace(b"C\x04\x01\x01\x01\x01", b"C\x04\x01\x01\x07\x01"))
+    assert "terminals must be 0 or 1, but row 2 is 7" in dataset_fault(path, HOPPER)
