@@ -2,35 +2,27 @@
 
     python benchmarks/bench_scaling.py --batch_size 64 --plot scaling.png --json
 
-Updates: best of `--updates`, the other sizes as given. Dataset: making the replay buffer of so
-many rows, and drawing a batch. Replay size: adding a trajectory to a full buffer of so many, and
-drawing a batch.
+- K, width, batch: the fastest of `--updates` updates, with the other sizes as given.
+- Dataset: building the replay buffer, and drawing a batch.
+- Replay size: adding a trajectory to a full buffer, and drawing a batch.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from argparse import Namespace
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks import bench_update, measuring
-from fast_cpu.device_tuning import tune_device
 from replay_buffer import ReplayBuffer
-from tasks import get_task
 from trajectories import Trajectory
-from utils import select_device
 
 VALUES = {
     "K": [5, 10, 20, 40],
@@ -39,55 +31,53 @@ VALUES = {
     "dataset_rows": [250_000, 500_000, 1_000_000, 2_000_000],
     "replay_size": [250, 500, 1000, 2000],
 }
-# of one value: figures by name
+# milliseconds by name, for one value of one size
 Figures = dict[str, float]
 
 
-def measure_update(args: Namespace, name: str, value: int) -> Figures:
-    figures = bench_update.measure(Namespace(**vars(args) | {name: value}))
-    return {key: figures[key] for key in ("critic_ms", "actor_ms")}
-
-
-def measure_dataset(args: Namespace, rows: int) -> Figures:
-    task, device = get_task("hopper-medium-v2"), select_device(args.device)
+def measure_dataset(args: Namespace, rows: int, device: torch.device) -> Figures:
+    """Building a replay buffer, and drawing a batch from it."""
     count = rows // measuring.LENGTH
-    data = measuring.random_dataset(task.obs_dim, task.act_dim, count)
-    start = time.perf_counter()
-    buffer = ReplayBuffer(data, count, 0.001, device)
-    build_ms = 1000 * (time.perf_counter() - start)
-    draw = measuring.best_ms(lambda: buffer.sample(args.batch_size, args.K), 20, device)
-    return {"build_ms": build_ms, "batch_ms": draw}
+    data = measuring.random_dataset(count)
+    buffer, build_ms = measuring.timed(partial(ReplayBuffer, data, count, 0.001, device), device)
+    return {"build_ms": build_ms, "batch_ms": measure_draw(args, buffer)}
 
 
-def measure_replay(args: Namespace, capacity: int) -> Figures:
-    task, device = get_task("hopper-medium-v2"), select_device(args.device)
-    data = measuring.random_dataset(task.obs_dim, task.act_dim, capacity)
-    buffer = ReplayBuffer(data, capacity, 0.001, device)
-    new = measuring.random_dataset(task.obs_dim, task.act_dim, 1)
+def measure_replay(args: Namespace, capacity: int, device: torch.device) -> Figures:
+    """Adding a trajectory to a full replay buffer, and drawing a batch from it."""
+    buffer = ReplayBuffer(measuring.random_dataset(capacity), capacity, 0.001, device)
+    new = measuring.random_dataset(1)
     episode = Trajectory(
         new.observations, new.final_observations[0], new.actions, new.rewards, new.terminals
     )
-    start = time.perf_counter()
-    for _ in range(2 * capacity):
-        buffer.add(replace(episode))
-    add_ms = 1000 * (time.perf_counter() - start) / (2 * capacity)
-    draw = measuring.best_ms(lambda: buffer.sample(args.batch_size, args.K), 20, device)
-    return {"add_ms": add_ms, "batch_ms": draw}
+
+    def add() -> None:
+        for _ in range(2 * capacity):
+            buffer.add(episode)
+
+    add_ms = measuring.timed(add, device)[1] / (2 * capacity)
+    return {"add_ms": add_ms, "batch_ms": measure_draw(args, buffer)}
+
+
+def measure_draw(args: Namespace, buffer: ReplayBuffer) -> float:
+    return measuring.best_ms(lambda: buffer.sample(args.batch_size, args.K), 20, buffer.device)
 
 
 def measure(args: Namespace, name: str, value: int) -> Figures:
     """The figures of one value of one size."""
     if name == "dataset_rows":
-        return measure_dataset(args, value)
+        return measure_dataset(args, value, measuring.prepare(args))
     if name == "replay_size":
-        return measure_replay(args, value)
-    return measure_update(args, name, value)
+        return measure_replay(args, value, measuring.prepare(args))
+    figures = bench_update.measure(Namespace(**vars(args) | {name: value}))
+    return {key: figures[key] for key in ("critic_ms", "actor_ms")}
 
 
 def plot(results: dict[str, dict[int, Figures]], title: str, path: Path) -> None:
-    """A panel per size, both axes logarithmic, with the line of proportional cost."""
-    figure, axes = plt.subplots(1, len(results), figsize=(3.2 * len(results), 3.4), squeeze=False)
-    for axis, (name, row) in zip(axes[0], results.items(), strict=True):
+    """One log-log panel per size, with a dotted line of proportional cost."""
+    figure = Figure(figsize=(3.2 * len(results), 3.4))
+    axes = figure.subplots(1, len(results), squeeze=False)[0]
+    for axis, (name, row) in zip(axes, results.items(), strict=True):
         values = list(row)
         for key in row[values[0]]:
             axis.loglog(values, [row[v][key] for v in values], marker="o", label=key[:-3])
@@ -99,7 +89,7 @@ def plot(results: dict[str, dict[int, Figures]], title: str, path: Path) -> None
         axis.set_xlabel(name)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-    axes[0][0].set_ylabel("milliseconds")
+    axes[0].set_ylabel("milliseconds")
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
@@ -109,13 +99,9 @@ def main() -> None:
     parser = measuring.parser(__doc__)
     measuring.add_sizes(parser)
     parser.add_argument("--only", nargs="+", choices=list(VALUES), default=list(VALUES))
-    parser.add_argument("--updates", type=int, default=2, help="the best of so many counts")
-    parser.add_argument("--plot", type=Path, help="PNG file to draw the figures in")
+    parser.add_argument("--updates", type=int, default=2, help="repetitions; the fastest counts")
+    parser.add_argument("--plot", type=Path, help="PNG file for a plot")
     args = parser.parse_args()
-    args.compile = 0
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    tune_device(select_device(args.device), args.precision)
     results: dict[str, dict[int, Figures]] = {}
     for name in args.only:
         results[name] = {}

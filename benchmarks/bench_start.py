@@ -2,22 +2,22 @@
 
     python benchmarks/bench_start.py --rows 1000000 --json
 
-The dataset is a generated file of hopper's form. The time is that of a new process: interpreter,
-imports, reading the data, networks, one critic and one actor update on a batch of `--batch_size`
-(1 by default, so that the update's own memory and time do not count).
+The dataset is a generated file in hopper's format. The time covers a new process: interpreter,
+imports, reading the data, networks, one critic and one actor update. The default `--batch_size` is
+1, so that the update itself hardly counts.
 
-Memory is the peak of the resident set at the third update. `memory_ratio` is what it is above that
-of the same program on a dataset of 2,000 rows with a model of width 32, divided by the raw arrays
-and the model's state (weights, targets, moments of the optimisers), less those of the small run.
-So libraries, environments and the code of kernels, which every run has, do not count.
-`memory_ratio_with_libraries` counts all that is not there after the imports.
+Memory is the peak resident set at the third update, minus that of the same program with 2,000 rows
+and a model of width 32. `memory_ratio` divides this by the same difference in the sizes of the raw
+arrays and of the model's state (weights, targets, optimiser moments). Libraries, environments and
+kernel code therefore do not count. `memory_ratio_with_libraries` counts everything allocated after
+the imports.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import contextlib
+import io
 import sys
 import tempfile
 import time
@@ -26,49 +26,46 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-MIB = 2**20
-TASK = "hopper-medium-v2"
-# the run whose memory is that of libraries and environments
 SMALL_ROWS, SMALL_MODEL = 2_000, ["--embed_dim", "32", "--n_head", "2"]
-# what grows until then are buffers that later updates use again
+# later updates reuse the buffers of the first ones
 UPDATES = 3
 
 
 class FirstUpdateDone(Exception):
-    """Ends the run that is measured."""
+    """Ends the measured run."""
 
 
-def run_to_first_update(command_line: list[str], started: float) -> dict[str, Any]:
+def run_to_first_update(command_line: list[str], started: float) -> dict[str, float]:
     """Run main.py in this process and stop it after its first updates."""
     import main
-    from benchmarks import measuring
+    from benchmarks.measuring import MIB, resident_bytes, timed
     from trainer import Trainer
 
-    figures: dict[str, Any] = {"imports_s": time.time() - started}
-    imported = measuring.resident_bytes("VmRSS")
+    figures = {"imports_s": time.time() - started, "imports_mib": resident_bytes("VmRSS") / MIB}
     update = Trainer.update
 
     def first_updates(trainer: Any, *args: Any) -> None:
         figures["ready_s"] = time.time() - started
-        update(trainer, *args)
+        timed(lambda: update(trainer, *args), trainer.device)
         figures["first_update_s"] = time.time() - started
         for _ in range(UPDATES - 1):
             update(trainer, *args)
-        peak = measuring.resident_bytes("VmHWM")
-        figures["imports_mib"], figures["peak_mib"] = imported / MIB, peak / MIB
+        figures["peak_mib"] = resident_bytes("VmHWM") / MIB
         figures["state_mib"] = model_state_bytes(trainer) / MIB
         raise FirstUpdateDone
 
     Trainer.update = first_updates  # type: ignore[method-assign, assignment]
-    try:
-        main.main(command_line)
-    except FirstUpdateDone:
-        return figures
-    raise RuntimeError("main.py ended before its first update")
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            main.main(command_line)
+        except FirstUpdateDone:
+            return figures
+    raise RuntimeError(f"main.py ended before its first update:\n{output.getvalue()}")
 
 
 def model_state_bytes(trainer: Any) -> int:
-    """Weights, targets and the optimisers' moments."""
+    """Size of weights, targets and optimiser moments."""
     nets = trainer.nets
     modules = (nets.actor, nets.critic, nets.actor_target, nets.critic_target)
     tensors = [p for module in modules for p in module.parameters()]
@@ -79,27 +76,25 @@ def model_state_bytes(trainer: Any) -> int:
 
 
 def start_once(args: argparse.Namespace, folder: str, rows: int, *flags: str) -> dict[str, float]:
-    """One new process on a dataset of so many rows, which is written into `folder` if need be."""
+    """Start in a new process with a dataset of `rows` rows, which is created in `folder`."""
     from benchmarks.bench_load import write_dataset
-    from tasks import get_task
+    from benchmarks.measuring import MIB, TASK, in_new_process
 
-    task, data_dir = get_task(TASK), Path(folder) / f"{rows}"
+    data_dir = Path(folder) / f"{rows}"
     if not data_dir.exists():
         data_dir.mkdir()
-        write_dataset(data_dir / f"{TASK}.hdf5", task, rows, 800)
-    given = ["--env", TASK, "--data_dir", str(data_dir), "--device", args.device, "--stoc", "0"]
-    given += ["--use_entropy_reg", "0", "--batch_size", str(args.batch_size)]
+        write_dataset(data_dir / f"{TASK.name}.hdf5", TASK, rows, 800)
+    given = ["--env", TASK.name, "--data_dir", str(data_dir), "--device", str(args.device)]
+    given += ["--stoc", "0", "--use_entropy_reg", "0", "--batch_size", str(args.batch_size)]
     given += ["--run_dir", tempfile.mkdtemp(dir=folder), "--precision", args.precision, *flags]
-    child = [sys.executable, __file__, "--child", str(time.time()), json.dumps(given)]
-    output = subprocess.run(child, check=True, capture_output=True, text=True).stdout
-    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    figures = in_new_process(run_to_first_update, given, time.time())
     # observations, actions, rewards in float32, and two flags
-    figures["raw_arrays_mib"] = rows * (4 * (task.obs_dim + task.act_dim + 1) + 2) / MIB
+    figures["raw_arrays_mib"] = rows * (4 * (TASK.obs_dim + TASK.act_dim + 1) + 2) / MIB
     return figures
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """The fastest of `--repeats` starts, and its memory beside that of a small run."""
+    """The fastest of `--repeats` starts, and its memory relative to a small run."""
     with tempfile.TemporaryDirectory() as folder:
         starts = [start_once(args, folder, args.rows) for _ in range(args.repeats)]
         small = start_once(args, folder, SMALL_ROWS, *SMALL_MODEL)
@@ -113,15 +108,12 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(run_to_first_update(json.loads(sys.argv[3]), float(sys.argv[2]))))
-        return
     from benchmarks import measuring
 
     parser = measuring.parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="transitions of the dataset")
     parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=2, help="the fastest of so many counts")
+    parser.add_argument("--repeats", type=int, default=2, help="starts; the fastest counts")
     args = parser.parse_args()
     print(f"{args.rows:,} rows, {args.precision}")
     measuring.report(args, measure(args))

@@ -1,94 +1,111 @@
-"""What the benchmarks share: input, time, operations, memory, the speed of a matrix product."""
+"""Shared by the benchmarks: arguments, input data, time, operations, memory."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fast_cpu.device_tuning import tune_device
 from get_args import Settings
+from tasks import get_task
 from trajectories import TrajectoryDataset
+from utils import UserError, select_device
 
+Result = TypeVar("Result")
+
+TASK = get_task("hopper-medium-v2")
 LENGTH = 1000
 SIZES = {"K": 20, "embed_dim": 512, "n_layer": 4, "n_head": 4, "batch_size": 256}
+MIB = 2**20
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A command line with the flags that all of these benchmarks have."""
+    """A command line with the arguments common to all benchmarks of training."""
     out = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     out.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
-    out.add_argument("--device", default="auto")
-    out.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
-    out.add_argument("--json", action="store_true", help="end with one line of JSON")
+    out.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N")
+    out.add_argument("--json", action="store_true", help="print the results as a last line of JSON")
     return out
 
 
+def _device(text: str) -> torch.device:
+    try:
+        return select_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_sizes(out: argparse.ArgumentParser) -> None:
-    """Flags for the sizes of the model and of the batch."""
+    """Add arguments for the sizes of the model and the batch, and for CPU threads."""
+    out.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's default")
     for name, value in SIZES.items():
         out.add_argument(f"--{name}", type=int, default=value)
 
 
+def prepare(args: argparse.Namespace, tune: bool = True) -> torch.device:
+    """Set threads and seed, and tune the device as for training; returns the device."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if tune:
+        tune_device(args.device, args.precision)
+    torch.manual_seed(0)
+    return args.device
+
+
 def td3_settings(args: argparse.Namespace) -> Settings:
-    """TD3+ODT, deterministic, with the sizes and the precision given."""
+    """Deterministic TD3+ODT with the given sizes and precision."""
     known = vars(Settings())
     given = {name: value for name, value in vars(args).items() if name in known}
     return replace(Settings(), stoc=0, use_entropy_reg=0, **given)
 
 
-def update_ms(steps: int, critic_ms: float, actor_ms: float) -> float:
-    """An actor update with its critic updates: two at K = 20, else one, as published."""
-    return (2 if steps == 20 else 1) * critic_ms + actor_ms
-
-
-def report(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
-    """Print the figures, as JSON too where asked for."""
-    for name, value in figures.items():
-        print(
-            f"  {name:20s} {value:12.3f}" if isinstance(value, float) else f"  {name:20s} {value}"
-        )
-    if args.json:
-        print(json.dumps({**vars(args), **figures}, default=str))
-
-
-def random_dataset(obs_dim: int, act_dim: int, trajectories: int = 100) -> TrajectoryDataset:
-    """Trajectories of 1,000 steps of noise: the time of an update does not depend on the data."""
+def random_dataset(trajectories: int = 100) -> TrajectoryDataset:
+    """Trajectories of 1,000 random steps; the time of an update does not depend on the data."""
     rng = np.random.default_rng(0)
     rows = trajectories * LENGTH
     return TrajectoryDataset(
-        observations=rng.standard_normal((rows, obs_dim), dtype=np.float32),
-        actions=rng.uniform(-1, 1, (rows, act_dim)).astype(np.float32),
+        observations=rng.standard_normal((rows, TASK.obs_dim), dtype=np.float32),
+        actions=rng.uniform(-1, 1, (rows, TASK.act_dim)).astype(np.float32),
         rewards=rng.standard_normal(rows, dtype=np.float32),
         terminals=np.zeros(rows, bool),
-        final_observations=rng.standard_normal((trajectories, obs_dim), dtype=np.float32),
+        final_observations=rng.standard_normal((trajectories, TASK.obs_dim), dtype=np.float32),
         lengths=np.full(trajectories, LENGTH),
         returns=np.zeros(trajectories),
         raw_returns=np.zeros(trajectories),
-        state_mean=np.zeros(obs_dim),
-        state_std=np.ones(obs_dim),
+        state_mean=np.zeros(TASK.obs_dim),
+        state_std=np.ones(TASK.obs_dim),
         fingerprint={},
     )
 
 
+def timed(function: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """Result of a call and its time in milliseconds, until the device has finished."""
+    start = time.perf_counter()
+    result = function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result, 1000 * (time.perf_counter() - start)
+
+
 def best_ms(function: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """The fastest of so many calls, in milliseconds, after two that do not count."""
-    best = float("inf")
-    for i in range(repeats + 2):
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if i >= 2:
-            best = min(best, time.perf_counter() - start)
-    return 1000 * best
+    """The fastest of `repeats` calls in milliseconds, after two warm-up calls."""
+    return min([timed(function, device)[1] for _ in range(repeats + 2)][2:])
+
+
+def update_ms(steps: int, critic_ms: float, actor_ms: float) -> float:
+    """An actor update with its critic updates: two at K = 20, otherwise one, as published."""
+    return (2 if steps == 20 else 1) * critic_ms + actor_ms
 
 
 def _linear_flops(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
@@ -112,8 +129,26 @@ def matmul_tflops(rows: int, width: int, dtype: torch.dtype, device: torch.devic
 
 
 def resident_bytes(field: str) -> int:
-    """This process's resident set: VmRSS now, VmHWM at its peak (Linux; other than getrusage's
-    figure, it does not start at the peak of the process that started this one)."""
+    """Resident set of this process: VmRSS now, VmHWM at its peak.
+
+    Linux only. Unlike that of getrusage, the peak does not include the parent process.
+    """
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
+
+
+def in_new_process(function: Callable[..., Result], *args: Any) -> Result:
+    """Call a module-level function in a new interpreter, unaffected by this one's settings."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
+        return pool.submit(function, *args).result()
+
+
+def report(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
+    """Print the figures, with `--json` also as one line of JSON."""
+    for name, value in figures.items():
+        shown = f"{value:12.3f}" if isinstance(value, float) else value
+        print(f"  {name:20s} {shown}")
+    if args.json:
+        print(json.dumps({**vars(args), **figures}, default=str))

@@ -1,10 +1,15 @@
-"""TD3+ODT the plain way: what an update and a step cost before anything is made fast.
+"""A straightforward implementation of TD3+ODT, the baseline of bench_plain.py.
 
-The transformer is `transformers.GPT2Model` with its eager attention under PyTorch's defaults. All
-3K tokens go through all blocks, the heads for states and returns are computed, the Q networks come
-one after the other, optimisers and target averaging loop over tensors, losses are read as numbers
-after each update, and to act a history is padded to K steps. Published programs are written like
-this; it is none of them. The tests hold it against the training code: the numbers are the same.
+It is written like published programs, but is none of them:
+
+- `transformers.GPT2Model` with eager attention, under PyTorch's defaults;
+- all 3K tokens go through all blocks, and the state and return heads are computed;
+- Q networks are evaluated one after another;
+- optimisers and target averaging loop over tensors;
+- each update reads its loss back to the host;
+- for acting, histories are padded to K steps.
+
+A test checks that it computes the same numbers as the training code.
 """
 
 from __future__ import annotations
@@ -47,7 +52,7 @@ class PlainTransformer(nn.Module):
         self.predict_action = nn.Sequential(nn.Linear(size.embed_dim, act_dim), nn.Tanh())
 
     def forward(self, states: Tensor, actions: Tensor, rtg: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, K, act_dim) actions; arguments as those of `DecisionTransformer.forward`."""
+        """(B, K, act_dim) actions; arguments as in `DecisionTransformer.forward`."""
         batch, steps = states.shape[:2]
         kinds = self.embed_return(rtg), self.embed_state(states), self.embed_action(actions)
         tokens = self.embed_ln(torch.stack(kinds, dim=2).reshape(batch, 3 * steps, -1))
@@ -65,9 +70,15 @@ def q_network(inputs: int, width: int) -> nn.Sequential:
 
 
 class PlainTD3:
-    """TD3+ODT, deterministic, with the settings' sizes and rates."""
+    """Deterministic TD3+ODT with the settings' sizes and rates."""
 
-    def __init__(self, settings: Settings, obs_dim: int, act_dim: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        obs_dim: int,
+        act_dim: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.settings = settings
         size = TransformerSize(
             settings.embed_dim,
@@ -76,9 +87,10 @@ class PlainTD3:
             settings.activation_function,
             settings.dropout,
         )
-        self.actor = PlainTransformer(obs_dim, act_dim, size)
+        self.actor = PlainTransformer(obs_dim, act_dim, size).to(device)
         width = CriticConfig().hidden_dim
-        self.critics = nn.ModuleList(q_network(obs_dim + act_dim, width) for _ in range(2))
+        networks = [q_network(obs_dim + act_dim, width) for _ in range(2)]
+        self.critics = nn.ModuleList(networks).to(device)
         self.critic_optimizer = torch.optim.AdamW(
             self.critics.parameters(),
             lr=settings.critic_learning_rate,
@@ -90,15 +102,15 @@ class PlainTD3:
         self.start_phase()
 
     def start_phase(self) -> None:
-        """Make the target networks."""
+        """Create the target networks."""
         self.actor_target = copy.deepcopy(self.actor).eval()
         self.critic_targets = copy.deepcopy(self.critics)
 
     def load(self, actor: nn.Module, critic: nn.Module) -> None:
-        """Take over weights of the program's own networks, and make the target networks."""
+        """Copy the weights of the program's networks, and recreate the target networks."""
         decoder = actor.get_submodule("transformer")
         if not isinstance(decoder, GPT2Decoder):
-            raise TypeError("only a decision transformer has a GPT2Model of the same form")
+            raise TypeError("the actor is not a decision transformer")
         state = {k: x for k, x in actor.state_dict().items() if not k.startswith("transformer.")}
         state |= {f"transformer.{k}": x for k, x in decoder.gpt2_state_dict().items()}
         self.actor.load_state_dict(state)
@@ -110,7 +122,7 @@ class PlainTD3:
         self.start_phase()
 
     def update_critic(self, batch: Batch) -> float:
-        """One step on the critics' loss, which is returned."""
+        """One step on the critics' loss; returns the loss."""
         s = self.settings
         with torch.no_grad():
             actions = torch.cat([batch.actions[:, 1:], torch.zeros_like(batch.actions[:, :1])], 1)
@@ -128,7 +140,7 @@ class PlainTD3:
         return loss.item()
 
     def update_actor(self, batch: Batch) -> float:
-        """One step on the actor's loss, which is returned; then the targets."""
+        """One step on the actor's loss, then on the targets; returns the loss."""
         s = self.settings
         action = self.actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.mask)
         imitation = F.mse_loss(action[batch.mask], batch.actions[batch.mask])
@@ -143,7 +155,7 @@ class PlainTD3:
 
     @torch.no_grad()
     def _step_lamb(self) -> None:
-        """`lamb.Lamb`, one tensor after the other."""
+        """One step of `lamb.Lamb`, tensor by tensor."""
         s, self.updates = self.settings, self.updates + 1
         grads = {p: p.grad for p in self.actor.parameters() if p.grad is not None}
         norm = math.sqrt(sum(grad.square().sum().item() for grad in grads.values()))
@@ -164,17 +176,17 @@ class PlainTD3:
     def _move_targets(self) -> None:
         tau = self.settings.TD3_tau
         pairs = (self.actor, self.actor_target), (self.critics, self.critic_targets)
-        for online, target in pairs:
-            for fast, slow in zip(online.parameters(), target.parameters(), strict=True):
+        for trained, target in pairs:
+            for fast, slow in zip(trained.parameters(), target.parameters(), strict=True):
                 slow.copy_(tau * fast + (1 - tau) * slow)
 
     @torch.no_grad()
     def act(self, states: Tensor, actions: Tensor, rtg: Tensor, context: int) -> Tensor:
-        """The action for histories.
+        """The actions for n histories.
 
         Args:
             states, actions, rtg: (n, T, obs_dim), (n, T, act_dim), (n, T, 1).
-            context: How many of the last steps are seen, K at most.
+            context: Number of last steps to use, at most K.
 
         Returns:
             (n, act_dim)
@@ -182,7 +194,7 @@ class PlainTD3:
         steps = self.settings.K
         states, actions, rtg = states[:, -context:], actions[:, -context:], rtg[:, -context:]
         missing = steps - states.shape[1]
-        mask = torch.ones(states.shape[:2], dtype=torch.bool)
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         padded = [F.pad(x, (0, 0, missing, 0)) for x in (states, actions, rtg)]
         action = self.actor(*padded, F.pad(mask, (missing, 0)))[:, -1]
         return clamp_action(action)

@@ -1,11 +1,14 @@
-"""Folders of runs for the report's tests, written by the program's own logger."""
+"""Run folders for the tests of reports and plots, written by the program's own logger."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from get_args import Settings
+from logger import Logger
+from reporting.curves import SCORE
 from run.files import LOCK_FILE
 from run.state import FINISHED
-from tests.test_plot import make_run
 
 METHODS: dict[str, dict[str, object]] = {
     "TD3+ODT": {"stoc": 0, "use_entropy_reg": 0},
@@ -15,17 +18,24 @@ METHODS: dict[str, dict[str, object]] = {
 }
 
 
-def finished_run(folder: Path, before: float, scores: list[float], **flags: object) -> Path:
-    """A run with an evaluation after pretraining and after each 100 steps, and a recorded end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    steps = [100 * (i + 1) for i in range(len(scores))]
-    make_run(folder, steps, scores, [before], **flags)
+def finished_run(folder: Path, before: float | None, scores: list[float], **flags: object) -> Path:
+    """A run with an evaluation after pretraining and after every 100 steps, and a recorded end."""
+    folder.mkdir(parents=True)
+    settings = replace(Settings(), log_to_tb=False, **flags)  # type: ignore[arg-type]
+    log = Logger(folder, settings, {"mean_normalized_score": 44.32})
+    if before is not None:
+        log.log("pretrain", 0, 0, {SCORE: -1.0})
+        log.log("pretrain", 1, 0, {SCORE: before})
+    for i, score in enumerate(scores):
+        log.log("online", 2 * i, 100 * (i + 1), {SCORE: score})
+        log.log("online", 2 * i + 1, 100 * (i + 1) + 5, {"training/Q_mean": 1.0})
+    log.finish()
     (folder / LOCK_FILE).touch()
     return ended(folder, FINISHED)
 
 
 def ended(folder: Path, outcome: str | None, error: str = "") -> Path:
-    """Record how a run ended; None leaves it as one that was killed."""
+    """Record how a run ended; None leaves it as if it was killed."""
     config = json.loads((folder / "config.json").read_text())
     config.pop("outcome", None)
     if outcome is not None:
@@ -35,9 +45,10 @@ def ended(folder: Path, outcome: str | None, error: str = "") -> Path:
 
 
 def status(folder: Path, **content: object) -> Path:
-    """What a sweep keeps in the folder of a run."""
+    """A sweep's record in the folder of a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "status.json").write_text(json.dumps(content))
+    about = {"sweep": "default", "task": "hopper-medium-v2", "method": "ODT", "seed": 1}
+    (folder / "status.json").write_text(json.dumps(about | content))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The recipe of docs/ALGORITHMS.md: what scripts/algorithms.sh runs."""
+"""scripts/algorithms.sh, the recipe of docs/ALGORITHMS.md."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from get_args import RL_ALGORITHMS, parse_args
-from logger import method_name
+from run.folder import method_name
 from run.setting_checks import check_settings
 from tests.conftest import ROOT
 
@@ -19,7 +19,7 @@ STUB = '#!/bin/sh\nprintf "%s\\n" "$*" >>"$CALLS"\nexit $CODE\n'
 
 @pytest.fixture
 def call(tmp_path):
-    """Run the script with an interpreter that only notes what it was asked for."""
+    """Run the script with an interpreter that only records its arguments."""
     stub = tmp_path / "python"
     stub.write_text(STUB)
     stub.chmod(0o755)
@@ -35,7 +35,7 @@ def call(tmp_path):
     return run
 
 
-def test_every_method_of_the_page_can_run(call):
+def test_every_method_of_the_page_has_valid_settings(call):
     variants = re.findall(r"TD3\+ODT-\w+", SCRIPT.read_text().partition("\nEND\n")[0])
     assert len(variants) == 4
     done, commands = call(SEEDS="7")
@@ -54,7 +54,7 @@ def test_every_method_of_the_page_can_run(call):
     assert algorithms == set(RL_ALGORITHMS)
 
 
-def test_what_is_finished_is_left_out_and_what_failed_is_not(call):
+def test_finished_runs_are_skipped_and_failed_runs_are_repeated(call):
     chosen = {"SEEDS": "7 8", "METHODS": "TD3", "TASKS": "hopper-medium-v2"}
     done, commands = call(code=3, **chosen)
     assert (done.returncode, len(commands)) == (1, 2)
@@ -65,7 +65,7 @@ def test_what_is_finished_is_left_out_and_what_failed_is_not(call):
 
 
 @pytest.mark.parametrize("wrong", [{"METHODS": "TD4"}, {"TASKS": "hopper"}])
-def test_unknown_names_are_refused(call, wrong):
+def test_unknown_names_are_one_line(call, wrong):
     done, commands = call(**wrong)
     assert (done.returncode, commands) == (2, [])
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

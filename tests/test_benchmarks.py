@@ -1,4 +1,4 @@
-"""The benchmarks run and say what they promise; no test looks at a time."""
+"""The benchmarks run and report what they document; no test depends on a time."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    bench_load,
     bench_plain,
     bench_rollout,
     bench_scaling,
@@ -22,23 +23,35 @@ from fast_cpu.dropout import Dropout
 from fast_cpu.linear import linear
 from get_args import Settings
 from replay_buffer import ReplayBuffer
-from tasks import get_task
+from tests.conftest import ROOT
 from trainer import Trainer
 from trajectories import clamp_action
 
-TINY = ["--embed_dim", "16", "--n_layer", "2", "--n_head", "2", "--device", "cpu"]
+TINY = ["--embed_dim", "16", "--n_layer", "1", "--n_head", "2", "--device", "cpu"]
 UPDATE = {"critic_ms", "actor_ms", "batch_ms", "tflops", "share_of_matmul"}
+# runs each script given; the modules of one script are not available to the next
+RUN_SCRIPTS = """
+import runpy, sys
+path, before = list(sys.path), set(sys.modules)
+for script in sys.argv[2:]:
+    runpy.run_path(script)
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(sys.argv[1]) and "site-packages" not in file:
+            del sys.modules[name]
+"""
 
 
 def run(module, monkeypatch, capsys, *flags):
-    """The JSON object of a benchmark's last line."""
+    """The JSON object in a benchmark's last line."""
     monkeypatch.setattr(sys, "argv", ["benchmark", *flags, "--json"])
     module.main()
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_update(precision, monkeypatch, capsys):
+def test_update_reports_times_and_operations(precision, monkeypatch, capsys):
     flags = [*TINY, "--K", "3", "--batch_size", "4", "--updates", "1", "--precision", precision]
     figures = run(bench_update, monkeypatch, capsys, *flags)
     assert set(figures) >= UPDATE
@@ -53,9 +66,9 @@ def test_rollout_steps_every_environment_to_the_end(monkeypatch, capsys):
     assert figures["env_ms"] > 0
 
 
-def test_the_plain_way_has_the_same_numbers():
-    """What is timed against each other computes the same thing, padding and clipping included."""
-    task = get_task("hopper-medium-v2")
+def test_plain_implementation_computes_the_same_numbers():
+    """Padding and clipping included."""
+    task = measuring.TASK
     settings = replace(
         Settings(), embed_dim=16, n_layer=2, n_head=2, dropout=0.0, stoc=0, use_entropy_reg=0,
         K=8, warmup_steps=3, learning_rate=0.01, critic_learning_rate=0.01,
@@ -64,16 +77,16 @@ def test_the_plain_way_has_the_same_numbers():
     trainer = Trainer(settings, task, torch.device("cpu"))
     plain, expected = (PlainTD3(settings, task.obs_dim, task.act_dim) for _ in range(2))
     for module in (*trainer.nets.actor.modules(), *plain.actor.modules()):
-        if isinstance(module, Dropout | torch.nn.Dropout):  # that of the embeddings is no setting
+        if isinstance(module, Dropout | torch.nn.Dropout):  # no setting for the embeddings' dropout
             module.p = 0.0
     nets = trainer.nets
     plain.load(nets.actor, nets.critic)
     trainer.start_phase(settings.actor_rl_coeff, settings.actor_sup_coeff)
     nets.actor.train()
-    data = measuring.random_dataset(task.obs_dim, task.act_dim, 2)
+    data = measuring.random_dataset(2)
     data.terminals[[999, 1999]] = True
     buffer = ReplayBuffer(data, 10, 0.001)
-    # the last ones are padded
+    # the last sub-trajectories are padded
     for rows in ([0, 700, 1400], [5, 997, 1100], [300, 994, 1999]):
         batch = buffer.gather(torch.tensor(rows), settings.K)
         torch.manual_seed(1)
@@ -86,9 +99,9 @@ def test_the_plain_way_has_the_same_numbers():
         ((plain.actor_target, plain.critic_targets), (nets.actor_target, nets.critic_target)),
     ):
         expected.load(*ours)
-        for ended, at in ((actor, expected.actor), (critics, expected.critics)):
+        for trained, loaded in ((actor, expected.actor), (critics, expected.critics)):
             for (name, x), y in zip(
-                ended.state_dict().items(), at.state_dict().values(), strict=True
+                trained.state_dict().items(), loaded.state_dict().values(), strict=True
             ):
                 torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -101,15 +114,23 @@ def test_the_plain_way_has_the_same_numbers():
     torch.testing.assert_close(plain.act(*steps, 3), action)
 
 
-def test_against_the_plain_way(monkeypatch, capsys):
+def test_plain_reports_speedups_on_the_requested_device(monkeypatch, capsys):
+    devices = []
+
+    def in_this_process(function, args):
+        devices.append(args.device)
+        return function(args)
+
+    monkeypatch.setattr(measuring, "in_new_process", in_this_process)
     flags = [*TINY, "--K", "3", "--batch_size", "4", "--updates", "1", "--rounds", "1"]
-    figures = run(bench_plain, monkeypatch, capsys, *flags, "--steps", "5", "--threads", "1")
+    figures = run(bench_plain, monkeypatch, capsys, *flags, "--steps", "5")
     for name in ("critic", "actor", "update", "act"):
         quotient = figures[f"plain_{name}_ms"] / figures[f"{name}_ms"]
         assert figures[f"{name}_speedup"] == pytest.approx(quotient) and quotient > 0
+    assert devices == [torch.device("cpu")] * 3
 
 
-def test_start(monkeypatch, capsys):
+def test_start_reports_time_and_memory(monkeypatch, capsys):
     flags = ["--rows", "5000", "--repeats", "1", "--device", "cpu"]
     figures = run(bench_start, monkeypatch, capsys, *flags)
     assert 0 < figures["imports_s"] < figures["ready_s"] < figures["first_update_s"]
@@ -118,7 +139,14 @@ def test_start(monkeypatch, capsys):
     assert 0 < figures["memory_ratio"] < figures["memory_ratio_with_libraries"]
 
 
-def test_scaling_and_its_plot(monkeypatch, capsys, tmp_path):
+def test_load_reports_time_and_memory(monkeypatch, capsys):
+    monkeypatch.setattr(bench_load, "CASES", [("maze2d-large-v1", 20_000, 300)])
+    (figures,) = run(bench_load, monkeypatch, capsys).values()
+    assert 19_000 < figures["transitions"] < 20_000
+    assert figures["seconds"] > 0 and figures["peak_mib"] > 0
+
+
+def test_scaling_covers_its_sizes_and_plots_them(monkeypatch, capsys, tmp_path):
     values = {"K": [1, 2], "dataset_rows": [1000, 2000], "replay_size": [1, 2]}
     monkeypatch.setattr(bench_scaling, "VALUES", values)
     flags = [*TINY, "--batch_size", "4", "--updates", "1", "--plot", str(tmp_path / "plot.png")]
@@ -127,18 +155,17 @@ def test_scaling_and_its_plot(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_operations_of_fused_and_plain_products():
+def test_operations_are_counted_in_fused_and_plain_products():
     x, weight = torch.randn(6, 4), torch.randn(4, 10, requires_grad=True)
     forward = 2 * 6 * 4 * 10
-    assert measuring.flops(lambda: linear(x, weight, torch.zeros(10))) == forward
-    assert (
-        measuring.flops(lambda: linear(x, weight, torch.zeros(10)).sum().backward()) == 2 * forward
-    )
+    fused = lambda: linear(x, weight, torch.zeros(10))  # noqa: E731
+    assert measuring.flops(fused) == forward
+    assert measuring.flops(lambda: fused().sum().backward()) == 2 * forward
     assert measuring.flops(lambda: x @ weight) == forward
 
 
 def test_scripts_start_from_any_folder(tmp_path):
-    for name in ("update", "rollout", "start", "scaling", "load", "envs", "plain"):
-        path = Path(measuring.__file__).with_name(f"bench_{name}.py")
-        command = [sys.executable, str(path), "--help"]
-        assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    scripts = sorted(Path(measuring.__file__).parent.glob("bench_*.py"))
+    assert scripts
+    command = [sys.executable, "-c", RUN_SCRIPTS, str(ROOT), *map(str, scripts)]
+    subprocess.run(command, cwd=tmp_path, check=True)

@@ -1,22 +1,37 @@
-"""Checkpoints: whole or not at all, old ones kept, stops and faults on the way."""
+"""Checkpoint files, resuming from them, and stops and faults during a run."""
 
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from itertools import chain, repeat
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-import main as main_module
-from main import EXIT_DIVERGED, EXIT_STOPPED, Experiment, main
+from build_networks import load_moments
+from main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED, Experiment, main
 from run import checkpoint as checkpoint_module
-from run.checkpoint import load_checkpoint, read_file, state_files, write_verified
-from run.files import BEST_FILE, CHECKPOINT_FOLDER
+from run.checkpoint import (
+    SEAL_SIZE,
+    load_checkpoint,
+    read_file,
+    rng_state,
+    set_rng_state,
+    state_files,
+    write_verified,
+)
+from run.files import BEST_FILE, CHECKPOINT_FOLDER, LOCK_FILE
 from run.resume import read_settings
+from run.state import STOPPED, run_state
 from run.stopping import StopSignal
+from run.training_log import RunningMeans
 from tests.conftest import ROOT
 from tests.tiny_runs import (
     DETERMINISTIC,
@@ -33,18 +48,119 @@ from utils import UserError
 pytestmark = pytest.mark.usefixtures("short_horizons")
 
 FLAGS = [*DETERMINISTIC, "--K", "3", "--eval_context_length", "2", "--eval_interval", "2"]
+WEIGHTS = torch.arange(500.0)
+STATE: dict[str, Any] = {"weights": WEIGHTS, "name": "hopper", "numbers": [1, 2.5, None]}
 
 
-def stop_after(ticks):
-    """A stop request at the so-many-th time that training asks for one."""
-    asked = iter(range(10**9))
-    return lambda self: next(asked) >= ticks
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "state.pt"
+    write_verified(path, STATE)
+    return path
 
 
-def stopped_run(data_dir, run_dir, *flags, ticks, recurrent=False):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopSignal, "__call__", stop_after(ticks))
-        return run(data_dir, run_dir, *flags, recurrent=recurrent)
+def test_a_written_file_reads_back(written):
+    for state in (read_file(written), torch.load(written, weights_only=True)):
+        assert torch.equal(state.pop("weights"), WEIGHTS)
+        assert state == {"name": "hopper", "numbers": [1, 2.5, None]}
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
+def test_any_changed_byte_is_detected(written, tmp_path_factory, place, bits):
+    content = bytearray(written.read_bytes())
+    content[int(place * len(content))] ^= bits
+    path = tmp_path_factory.mktemp("damaged") / "state.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a readable checkpoint") as error:
+        read_file(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_byte_of_the_zip_directory_is_covered(written, tmp_path):
+    """The checksums of the zip format itself cover only the content of its entries."""
+    content = written.read_bytes()
+    path = tmp_path / "state.pt"
+    for place in range(content.index(b"PK\x01\x02"), len(content) - SEAL_SIZE):
+        damaged = bytearray(content)
+        damaged[place] ^= 255
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="checksum mismatch"):
+            read_file(path)
+
+
+def test_truncated_and_foreign_files_are_refused(written, tmp_path):
+    content, path = written.read_bytes(), tmp_path / "state.pt"
+    torch.save(STATE, path)
+    cut = [content[: len(content) * share // 100] for share in range(0, 100, 5)]
+    for other in (*cut, path.read_bytes(), b"x" * 1000, b"\x80\x04cos\nsystem\n."):
+        path.write_bytes(other)
+        with pytest.raises(UserError, match="truncated, or not written by this version"):
+            read_file(path)
+
+
+def test_only_dictionaries_without_code_are_read(tmp_path):
+    path = tmp_path / "state.pt"
+    write_verified(path, [1, 2])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not a checkpoint of this program"):
+        read_file(path)
+    write_verified(path, {"command": subprocess.run})
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        read_file(path)
+
+
+def test_a_file_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_module.Path, "read_bytes", lambda self: b"other")
+    with pytest.raises(OSError, match="reads back differently"):
+        write_verified(tmp_path / "state.pt", STATE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_running_out_of_memory_is_not_called_damage(written, monkeypatch, kind):
+    def load(*_, **__):
+        raise kind("out of memory")
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(kind):
+        read_file(written)
+
+
+def test_only_the_generator_of_the_runs_device_is_saved_and_restored(monkeypatch):
+    """Another GPU, fewer GPUs or a CPU are no obstacle to resuming."""
+    states = {"cuda:0": torch.tensor([0]), "cuda:1": torch.tensor([1])}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[str(device)])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda x, device: states.update({str(device): x})
+    )
+    on_gpu, on_cpu = rng_state("cuda:1"), rng_state("cpu")
+    drawn = torch.rand(3)
+    for device in ("cpu", "cuda:0"):
+        set_rng_state(on_cpu, device)
+        assert states["cuda:0"] == 0
+    set_rng_state(on_gpu, "cpu")
+    assert states["cuda:0"] == 0
+    assert torch.equal(torch.rand(3), drawn)
+    set_rng_state(on_gpu, "cuda:0")
+    assert states["cuda:0"] == 1
+
+
+def test_a_state_from_the_cpu_moves_to_the_device_except_step_counts():
+    """AdamW's step counts on a GPU would make the host wait in every update."""
+    device = torch.device("meta")
+    optimizers, means = [], []
+    for place in (torch.device("cpu"), device):
+        p = torch.nn.Parameter(torch.ones(3, device=place))
+        p.grad = torch.ones_like(p)
+        optimizers.append(torch.optim.AdamW([p]))
+        means.append(RunningMeans())
+    optimizers[0].step()
+    means[0].add({"Q_mean": torch.ones(())})
+    load_moments(optimizers[1], optimizers[0].state_dict())
+    (state,) = optimizers[1].state.values()
+    assert (state["step"].device.type, state["exp_avg"].device) == ("cpu", device)
+    means[1].load_state_dict(means[0].state_dict())
+    means[1].add({"Q_mean": torch.ones((), device=device)})
+    assert means[1]._sums["Q_mean"][0].device == device
 
 
 ONLINE = "--use_entropy_reg 0 --num_actor_update_interval 1 --rl_algo "
@@ -64,32 +180,37 @@ METHODS = {
     "AWAC": shlex.split(ONLINE + "AWAC --AWAC_soft_flag 2 --AWAC_normalize_adv 1"),
     "IQL": shlex.split(ONLINE + "IQL"),
 }
-# in pretraining, at its border to fine-tuning, between iterations, within one
-TICKS = [0, 2, 7, 11, 13, 17]
 
 
-@pytest.mark.parametrize(
-    ("method", "ticks"),
-    [
-        (method, t)
-        for method in METHODS
-        for t in (TICKS[1:4] if method in ("SAC", "AWAC", "IQL") else TICKS)
-    ],
-)
-def test_stopped_anywhere_goes_on_as_if_it_had_not(data_dir, tmp_path, method, ticks):
+def stop_after(checks):
+    """Request a stop at the given check, counted from 0."""
+    answers = chain(repeat(False, checks), repeat(True))
+    return lambda self: next(answers)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_repeatedly_equals_an_uninterrupted_one(
+    data_dir, tmp_path, monkeypatch, method
+):
     flags = [*METHODS[method], "--max_online_iters", "3", "--eval_interval", "2"]
     flags += ["--replay_size", "6"]
     assert run(data_dir, tmp_path / "whole", *flags) == 0
-    assert stopped_run(data_dir, tmp_path / "part", *flags, ticks=ticks) == EXIT_STOPPED
-    assert main(["--resume", str(tmp_path / "part")]) == 0
-    assert metrics_of(tmp_path / "part") == metrics_of(tmp_path / "whole")
-    assert same_weights(tmp_path / "part", tmp_path / "whole")
+    part, sessions = tmp_path / "part", 1
+    # before the first update, then every three updates or iterations
+    monkeypatch.setattr(StopSignal, "__call__", stop_after(0))
+    code = run(data_dir, part, *flags)
+    while code == EXIT_STOPPED:
+        monkeypatch.setattr(StopSignal, "__call__", stop_after(3))
+        code, sessions = main(["--resume", str(part)]), sessions + 1
+    assert code == 0 and sessions > 5
+    assert metrics_of(part) == metrics_of(tmp_path / "whole")
+    assert same_weights(part, tmp_path / "whole")
 
 
-def test_flags_given_to_a_resumed_run_take_effect(data_dir, tmp_path):
-    """In the phase and the iteration under way too: that is what the advice on divergence needs."""
+def test_flags_of_a_resumed_run_apply_to_the_current_iteration(data_dir, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
-    assert stopped_run(data_dir, run_dir, *FLAGS, "--max_online_iters", "2", ticks=13) == 75
+    monkeypatch.setattr(StopSignal, "__call__", stop_after(13))
+    assert run(data_dir, run_dir, *FLAGS, "--max_online_iters", "2") == EXIT_STOPPED
     changed = "--actor_rl_coeff 0.7 --critic_learning_rate 0.125 --weight_decay 0.25 --grad_clip 0"
     settings = read_settings(["--resume", str(run_dir), *changed.split(), "--learning_rate", "0"])
     trainer = Experiment(settings).trainer
@@ -102,8 +223,7 @@ def test_flags_given_to_a_resumed_run_take_effect(data_dir, tmp_path):
     assert trainer.actor_lr == 0.0
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(data_dir, tmp_path, kind):
+def test_ctrl_c_ends_a_run_with_a_checkpoint_and_the_command_to_resume(data_dir, tmp_path):
     run_dir = tmp_path / "run"
     flags = [*FLAGS, "--num_updates_per_pretrain_iter", "1000000"]
     where = ["--env", "maze2d-umaze-v1", "--data_dir", str(data_dir), "--run_dir", str(run_dir)]
@@ -113,47 +233,74 @@ def test_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(data_dir, tmp
                           text=True, env=environment) as process:  # fmt: skip
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(kind)
+        process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == EXIT_STOPPED
-    assert error.splitlines()[-1].endswith(f"--resume {run_dir}")
-    assert load_checkpoint(run_dir, "cpu")["phase"] == "pretrain"
+    assert error.splitlines() == [
+        "Stopping after this update (Ctrl-C again to quit immediately).",
+        f"Stopped. Resume with: python main.py --resume {run_dir}",
+    ]
+    assert load_checkpoint(run_dir)["phase"] == "pretrain"
+    assert run_state(run_dir, json.loads((run_dir / "config.json").read_text()))[0] == STOPPED
 
 
-def test_newest_stay_and_the_best_is_beside_them(data_dir, tmp_path):
+def test_a_second_signal_interrupts():
+    stop = StopSignal()
+    with stop.installed():
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_interrupted_before_the_first_checkpoint_advises_the_same_command(
+    data_dir, tmp_path, capsys, monkeypatch
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_iteration", interrupt)
+        assert run(data_dir, run_dir, *FLAGS) == EXIT_INTERRUPTED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"delete {run_dir} and run the same command again.")
+    shutil.rmtree(run_dir)
+    assert run(data_dir, run_dir, *FLAGS, "--max_online_iters", "0") == 0
+
+
+def test_the_newest_checkpoints_and_the_best_policy_are_kept(data_dir, tmp_path):
     flags = [*FLAGS, "--max_online_iters", "5", "--keep_checkpoints", "3", "--replay_size", "2"]
     assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "1") == 0
     names = [path.name for path in state_files(tmp_path / "run")]
     assert names == ["000005-online-5.pt", "000004-online-4.pt", "000003-online-3.pt"]
-    best = read_file(tmp_path / "run" / CHECKPOINT_FOLDER / BEST_FILE, "cpu")
+    best = read_file(tmp_path / "run" / CHECKPOINT_FOLDER / BEST_FILE)
     scores = [row.get("evaluation/normalized_score", -1e9) for row in metrics_of(tmp_path / "run")]
     assert best["evaluation"]["evaluation/normalized_score"] == max(scores)
 
 
-def test_interval_between_checkpoints(data_dir, tmp_path):
-    flags = [*FLAGS, "--max_online_iters", "5", "--keep_checkpoints", "100"]
-    assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "2") == 0
-    names = [path.name for path in state_files(tmp_path / "run")]
-    assert names == [
+def test_checkpoint_interval_and_collected_trajectories(data_dir, tmp_path):
+    flags = [*FLAGS, "--max_online_iters", "5", "--minimum_sapairs_per_iter", "60"]
+    flags += ["--keep_checkpoints", "100", "--checkpoint_interval", "2"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    assert [path.name for path in state_files(tmp_path / "run")] == [
         "000003-online-5.pt", "000002-online-4.pt", "000001-online-2.pt", "000000-pretrain-1.pt"
     ]  # fmt: skip
-
-
-def test_collected_trajectories_are_written_once(data_dir, tmp_path):
-    flags = [*FLAGS, "--max_online_iters", "4", "--minimum_sapairs_per_iter", "60"]
-    assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "2") == 0
     names = sorted(path.name for path in (tmp_path / "run" / CHECKPOINT_FOLDER).glob("rows-*.pt"))
-    assert names == ["rows-000000-000006.pt", "rows-000006-000012.pt"]
-    offline = load_checkpoint(tmp_path / "run", "cpu")
-    assert [sum(part["lengths"]) for part in offline["collected"]] == [150, 150]
-    assert "rows" not in offline["buffer"]
+    assert names == [f"rows-00000{a}-0000{b}.pt" for a, b in ((0, "06"), (6, "12"))] + [
+        "rows-000012-000015.pt"
+    ]
+    state = load_checkpoint(tmp_path / "run")
+    assert [sum(part["lengths"]) for part in state["collected"]] == [150, 150, 75]
+    assert "rows" not in state["buffer"]
 
 
-def test_trajectories_that_left_the_buffer_leave_the_disk(data_dir, tmp_path):
-    flags = [*FLAGS, "--max_online_iters", "30", "--replay_size", "2", "--eval_interval", "100"]
+def test_trajectories_dropped_from_the_buffer_are_deleted_from_disk(data_dir, tmp_path):
+    flags = [*FLAGS, "--max_online_iters", "12", "--replay_size", "1", "--eval_interval", "100"]
     assert run(data_dir, tmp_path / "run", *flags, "--checkpoint_interval", "1") == 0
-    assert len(list((tmp_path / "run" / CHECKPOINT_FOLDER).glob("rows-*.pt"))) < 15
-    assert main(["--resume", str(tmp_path / "run"), "--max_online_iters", "31"]) == 0
+    assert len(list((tmp_path / "run" / CHECKPOINT_FOLDER).glob("rows-*.pt"))) < 8
+    assert main(["--resume", str(tmp_path / "run"), "--max_online_iters", "13"]) == 0
 
 
 @pytest.fixture
@@ -162,161 +309,140 @@ def finished(data_dir, tmp_path):
     return tmp_path / "run"
 
 
-def test_damaged_checkpoint_gives_way_to_the_one_before(finished, caplog):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, caplog):
     newest, before = state_files(finished)
     whole = newest.read_bytes()
     newest.write_bytes(whole[:2000] + b"\x00\xff\x00" + whole[2003:])
-    state = load_checkpoint(finished, "cpu")
-    assert state["number"] == int(before.name[:6])
-    assert newest.name in caplog.text
-
-
-@pytest.mark.parametrize("share", range(0, 100, 5))
-def test_truncated_checkpoint_is_noticed(finished, share):
-    path = state_files(finished)[0]
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) * share // 100])
-    with pytest.raises(UserError, match="not a readable checkpoint") as error:
-        read_file(path, "cpu")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x04cos\nsystem\n.", b"PK\x03\x04 not a zip"])
-def test_foreign_files_are_refused_in_one_line(finished, capsys, content):
-    for path in state_files(finished):
-        path.write_bytes(content)
-    capsys.readouterr()
-    refusal(capsys, main(["--resume", str(finished)]))
+    assert load_checkpoint(finished)["number"] == int(before.name[:6])
+    assert f"checksum mismatch: damaged); resuming from {before.name} instead" in caplog.text
 
 
 def rewrite(run_dir, **changes):
     for path in state_files(run_dir):
-        write_verified(path, read_file(path, "cpu") | changes)
+        write_verified(path, read_file(path) | changes)
 
 
-def test_what_differs_is_named(finished, capsys):
-    state = load_checkpoint(finished, "cpu")
-    capsys.readouterr()
-    rewrite(finished, env="maze2d-large-v1")
-    assert "maze2d-large-v1" in refusal(capsys, main(["--resume", str(finished)]))
-    rewrite(finished, env="maze2d-umaze-v1", rl_algo="SAC")
-    assert "rl_algo SAC" in refusal(capsys, main(["--resume", str(finished)]))
-    trainer = dict(state["trainer"])
-    trainer["actor"] = dict(trainer["actor"]) | {"embed_state.weight": torch.zeros(3, 3)}
-    rewrite(finished, rl_algo="TD3", trainer=trainer)
-    said = refusal(capsys, main(["--resume", str(finished)]))
-    assert "embed_state.weight" in said
-    rewrite(finished, trainer=state["trainer"], format=99)
-    assert "format 99" in refusal(capsys, main(["--resume", str(finished)]))
-
-
-def test_refused_resume_changes_nothing(finished, capsys):
-    before = {path: path.read_bytes() for path in finished.rglob("*.json*")}
-    for path in state_files(finished):
+def damage(run_dir, state):
+    for path in state_files(run_dir):
         path.write_bytes(b"")
-    refusal(capsys, main(["--resume", str(finished)]))
-    assert {path: path.read_bytes() for path in finished.rglob("*.json*")} == before
+
+
+def wrong_shape(run_dir, state):
+    actor = dict(state["trainer"]["actor"]) | {"embed_state.weight": torch.zeros(3, 3)}
+    rewrite(run_dir, trainer=state["trainer"] | {"actor": actor})
+
+
+def missing_row(run_dir, state):
+    path = run_dir / "metrics.jsonl"
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage, "no checksum"),
+        (wrong_shape, "embed_state.weight (3, 3)"),
+        (missing_row, "has 1 rows, but the checkpoint was written after 3"),
+        (lambda path, _: (path / "metrics.jsonl").write_text("no\n" * 3), "not JSON lines"),
+        (lambda path, _: rewrite(path, env="maze2d-large-v1"), "env maze2d-large-v1"),
+        (lambda path, _: rewrite(path, rl_algo="SAC"), "rl_algo SAC"),
+        (lambda path, _: rewrite(path, format=99), "format 99"),
+        (lambda path, state: rewrite(path, eval_rng=state["eval_rng"][:1]), "1 saved generators"),
+    ],
+    ids=["damaged", "shape", "row", "not JSON", "env", "algorithm", "format", "environments"],
+)
+def test_a_refused_resume_changes_no_file(finished, capsys, change, message):
+    change(finished, load_checkpoint(finished))
+    (finished / CHECKPOINT_FOLDER / "rows-000002-000003.pt").write_bytes(b"left by a kill")
+    before = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    capsys.readouterr()
+    assert message in refusal(capsys, main(["--resume", str(finished), "--batch_size", "9"]))
+    after = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    assert after | {finished / LOCK_FILE: b""} == before | {finished / LOCK_FILE: b""}
 
 
 @pytest.mark.parametrize("fails", ["write", "read back"])
-def test_full_disk_keeps_the_last_checkpoint(data_dir, tmp_path, capsys, monkeypatch, fails):
-    save, calls = checkpoint_module.write_verified, []
+def test_a_full_disk_keeps_the_last_checkpoint(data_dir, tmp_path, caplog, monkeypatch, fails):
+    save, read = checkpoint_module.write_verified, checkpoint_module.Path.read_bytes
 
     def full(path, state):
-        calls.append(path.name)
         if path.name.startswith("000001"):
-            part = path.with_name(".part")
-            part.write_bytes(b"torn")
-            part.unlink()
             raise OSError(28, "No space left on device")
         save(path, state)
 
     def other(self):
         return b"something else" if ".000001" in self.name else read(self)
 
-    read = checkpoint_module.Path.read_bytes
-    if fails == "write":
-        monkeypatch.setattr(checkpoint_module, "write_verified", full)
-    else:
-        monkeypatch.setattr(checkpoint_module.Path, "read_bytes", other)
     flags = [*FLAGS, "--max_online_iters", "1", "--eval_interval", "100"]
-    assert run(data_dir, tmp_path / "run", *flags) == 0
-    assert "no checkpoint" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        if fails == "write":
+            patch.setattr(checkpoint_module, "write_verified", full)
+        else:
+            patch.setattr(checkpoint_module.Path, "read_bytes", other)
+        assert run(data_dir, tmp_path / "run", *flags) == 0
+    assert "no checkpoint written" in caplog.text
     assert [path.name for path in state_files(tmp_path / "run")] == ["000000-pretrain-1.pt"]
     assert not list((tmp_path / "run" / CHECKPOINT_FOLDER).glob(".*"))
-    monkeypatch.undo()
 
 
-def test_divergence_stops_with_the_flag_to_try(data_dir, tmp_path, capsys, monkeypatch):
+def diverge_in_iteration(monkeypatch, number):
     update = Trainer.update_critic
 
     def diverging(self, batch):
         update(self, batch)
-        if self.phase_iterations == 1:
+        if self.phase_iterations == number:
             self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
 
     monkeypatch.setattr(Trainer, "update_critic", diverging)
+
+
+def test_divergence_advises_a_command_with_a_lower_learning_rate(
+    data_dir, tmp_path, capsys, monkeypatch
+):
     flags = [*FLAGS, "--max_online_iters", "3"]
-    assert run(data_dir, tmp_path / "run", *flags) == EXIT_DIVERGED
+    with monkeypatch.context() as patch:
+        diverge_in_iteration(patch, 1)
+        assert run(data_dir, tmp_path / "run", *flags) == EXIT_DIVERGED
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "online iteration 2" in error
+    assert "diverged in online iteration 2: critic_MSE_loss not finite" in error
     words = shlex.split(error.partition("a lower --critic_learning_rate: python main.py ")[2])
     assert words[-2:] == ["--critic_learning_rate", "0.00033"]
     report = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert report["not_finite"] == ["critic_MSE_loss"]
     assert set(report["batch"]["rewards"]) == {"min", "mean", "max"}
-    state = load_checkpoint(tmp_path / "run", "cpu")
-    assert state["iterations"]["online"] == 1
-    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "run")["iterations"]["online"] == 1
     assert main(words) == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["resumed"]
 
 
-def test_divergence_before_the_first_checkpoint(data_dir, tmp_path, capsys, monkeypatch):
-    def diverging(self, batch):
-        self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
-
-    monkeypatch.setattr(Trainer, "update_critic", diverging)
+def test_divergence_before_the_first_checkpoint_advises_to_start_again(
+    data_dir, tmp_path, capsys, monkeypatch
+):
+    diverge_in_iteration(monkeypatch, 0)
     assert run(data_dir, tmp_path / "run", *FLAGS) == EXIT_DIVERGED
     error = capsys.readouterr().err
     assert error.endswith("start again with a lower --critic_learning_rate (it was 0.001)\n")
 
 
-def test_what_a_kill_left_half_written_is_removed_and_told(data_dir, tmp_path, caplog):
-    flags = [*FLAGS, "--max_online_iters", "2"]
-    assert run(data_dir, tmp_path / "run", *flags) == 0
-    part = tmp_path / "run" / CHECKPOINT_FOLDER / ".000009-online-9.pt.77.part"
-    part.write_bytes(b"half")
-    assert main(["--resume", str(tmp_path / "run"), "--max_online_iters", "3"]) == 0
-    assert not part.exists()
-    assert "000009-online-9.pt.77.part was half written" in caplog.text
-
-
-def test_kill_between_rows_and_checkpoint_loses_nothing(data_dir, tmp_path, monkeypatch):
-    """Rows of a checkpoint that was never written are written again by the resumed run."""
+def test_a_kill_between_trajectories_and_checkpoint_loses_nothing(
+    data_dir, tmp_path, monkeypatch, caplog
+):
+    """The resumed run writes them again, and deletes what the kill left half written."""
     flags = [*FLAGS, "--max_online_iters", "4"]
     assert run(data_dir, tmp_path / "whole", *flags) == 0
     save = checkpoint_module.write_verified
 
     def killed(path, state):
         if path.name.startswith("000003"):
+            path.with_name(f".{path.name}.77.part").write_bytes(b"half")
             raise KeyboardInterrupt
         save(path, state)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_module, "write_verified", killed)
-        assert run(data_dir, tmp_path / "part", *flags) == main_module.EXIT_INTERRUPTED
+        assert run(data_dir, tmp_path / "part", *flags) == EXIT_INTERRUPTED
     assert main(["--resume", str(tmp_path / "part")]) == 0
     assert metrics_of(tmp_path / "part") == metrics_of(tmp_path / "whole")
     assert same_weights(tmp_path / "part", tmp_path / "whole")
-
-
-def test_stop_request_is_noted_and_a_second_one_interrupts():
-    stop = StopSignal()
-    with stop.installed():
-        assert not stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+    assert "000003-online-3.pt.77.part was half written" in caplog.text
+    assert not list((tmp_path / "part" / CHECKPOINT_FOLDER).glob(".*"))

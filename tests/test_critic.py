@@ -1,4 +1,4 @@
-"""Critics against golden numbers and against plain PyTorch modules."""
+"""Critics: golden numbers, plain PyTorch modules, initialisation."""
 
 import numpy as np
 import pytest
@@ -6,28 +6,22 @@ import torch
 from torch import nn
 
 from critic import ACTIVATIONS, Critic, CriticConfig
-from tests.conftest import GOLDEN
-from tests.golden_weights import golden_weights, load_critic
+from tests.conftest import golden_file, golden_files
+from tests.golden_weights import golden_critic
 
-Q_FILES = sorted(path.name for path in GOLDEN.glob("q_critic_*.npz"))
+Q_FILES = golden_files("q_critic_*.npz")
 
 
 def close(ours, theirs, tolerance=1e-5):
     torch.testing.assert_close(ours, torch.as_tensor(theirs), rtol=tolerance, atol=tolerance)
 
 
-def test_golden_files_are_here():
-    assert len(Q_FILES) == 12
-
-
-@pytest.mark.parametrize("name", Q_FILES)
-def test_q_equals_golden(name):
-    data = np.load(GOLDEN / name)
-    time, norm, activation = name.removeprefix("q_critic_time").removesuffix(".npz").split("_")
+@pytest.mark.parametrize("stem", Q_FILES)
+def test_q_equals_golden(stem):
+    data = np.load(Q_FILES[stem])
+    time, norm, activation = stem.removeprefix("q_critic_time").split("_")
     norm = None if norm == "nonorm" else norm
-    config = CriticConfig(activation, norm, time_aware=int(time), time_dim=10)
-    critic = Critic(5, 2, config)
-    load_critic(critic, golden_weights(data, "weights"))
+    critic = golden_critic(data, activation=activation, normalization=norm, time_aware=int(time))
     inputs = [torch.from_numpy(data[key]) for key in ("states", "actions", "timesteps")]
     q = critic.q(*inputs)
     close(q[0], data["q1"][..., 0])
@@ -36,11 +30,9 @@ def test_q_equals_golden(name):
 
 
 def test_v_and_q_equal_golden():
-    data = np.load(GOLDEN / "vq_critic.npz")
-    weights = golden_weights(data, "weights")
-    critic = Critic(5, 2, CriticConfig(normalization="layernorm"), with_v=True)
-    load_critic(critic, weights)
+    data = np.load(golden_file("vq_critic.npz"))
     states, actions = torch.from_numpy(data["states"]), torch.from_numpy(data["actions"])
+    critic = golden_critic(data, normalization="layernorm")
     timesteps = torch.zeros(states.shape[:2], dtype=torch.int64)
     q = critic.q(states, actions, timesteps)
     close(q[0], data["q1"][..., 0])
@@ -51,7 +43,7 @@ def test_v_and_q_equal_golden():
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("norm", [None, "layernorm", "affinenorm"])
 def test_members_equal_separate_networks(activation, norm):
-    """Each member computes what a stack of torch's own modules computes, gradients too."""
+    """Each member computes the same as a stack of torch's own modules."""
     modules = {"relu": nn.ReLU, "tanh": nn.Tanh, "leakyrelu": nn.LeakyReLU, "swish": nn.SiLU}
     config = CriticConfig(activation, norm, hidden_dim=16)
     critic = Critic(4, 3, config, num_q=3)
@@ -85,7 +77,7 @@ def test_affine_normalization_is_trained():
     )
 
 
-def test_initialisation_is_that_of_linear_layers():
+def test_initialisation_equals_that_of_linear_layers():
     torch.manual_seed(0)
     critic = Critic(11, 3, CriticConfig(hidden_dim=64))
     for i, inputs in enumerate((14, 64, 64)):

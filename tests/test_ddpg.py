@@ -1,4 +1,4 @@
-"""DDPG is TD3 without its second critic, without noise on targets."""
+"""DDPG: TD3 with one critic and without noise on the targets."""
 
 from dataclasses import replace
 
@@ -26,11 +26,11 @@ def trainer_of(algorithm):
 
 
 def first_critic(state):
-    """A critic's weights, of each layer that of the first network."""
+    """The weights of the first Q network."""
     return {name: x[:1] for name, x in state.items()}
 
 
-def test_it_is_td3_with_two_equal_critics_and_no_noise():
+def test_ddpg_equals_td3_with_two_equal_critics_and_no_noise():
     ours, theirs = trainer_of("DDPG"), trainer_of("TD3")
     both = theirs.nets.critic
     both.load_state_dict(
@@ -52,7 +52,7 @@ def test_it_is_td3_with_two_equal_critics_and_no_noise():
         )
 
 
-def test_critic_loss_is_that_of_equations_4_and_5():
+def test_critic_loss_equals_equations_4_and_5():
     trainer, batch = trainer_of("DDPG"), random_batch()
     batch = replace(batch, dones=torch.tensor([[0.0, 0.0, 1.0]]).expand(5, -1))
     nets = trainer.nets

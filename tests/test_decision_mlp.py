@@ -1,4 +1,4 @@
-"""The MLP policy: its formula, what it does not see, and the objective of TD3+BC."""
+"""The MLP policy: its formula, its inputs, and the objective of TD3+BC."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def numbers(output):
     return list(vars(output).values())
 
 
-def test_it_is_the_actor_of_td3():
+def test_default_sizes_give_the_td3_actor():
     """tanh(W3 relu(W2 relu(W1 s + b1) + b2) + b3), two hidden layers of 256."""
     actor, (states, *rest) = policy(), history()
     assert [tuple(layer.weight.shape) for layer in actor.layers] == [(256, OBS), (256, 256)]
@@ -48,7 +48,7 @@ def test_it_is_the_actor_of_td3():
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-def test_it_sees_the_state_of_the_step_alone(stochastic):
+def test_each_action_depends_only_on_its_state(stochastic):
     actor = policy(width=16, depth=1, stochastic=stochastic)
     assert actor.stochastic == stochastic
     states, *rest = history()
@@ -67,7 +67,7 @@ def test_it_sees_the_state_of_the_step_alone(stochastic):
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-def test_every_weight_learns_from_an_update(stochastic):
+def test_an_update_changes_every_weight(stochastic):
     settings = replace(
         Settings(), policy="mlp", embed_dim=16, n_layer=3, stoc=int(stochastic), use_entropy_reg=0,
         activation_function="tanh", learning_rate=0.01,
@@ -80,7 +80,7 @@ def test_every_weight_learns_from_an_update(stochastic):
         assert not torch.equal(x, before[name]), name
 
 
-def test_bfloat16_is_for_the_hidden_layers_only():
+def test_bfloat16_applies_to_hidden_layers_only():
     plain, half = policy(), policy(autocast_dtype=torch.bfloat16)
     args = history()
     ours, theirs = plain(*args).mean, half(*args).mean
@@ -104,7 +104,7 @@ def random_batch():
     )
 
 
-def test_objective_of_td3_bc(monkeypatch):
+def test_actor_loss_equals_the_td3_bc_objective(monkeypatch):
     """(pi(s) - a)^2 - lambda Q(s, pi(s)), lambda = alpha / mean |Q| (Fujimoto, Gu 2021, eq. 5)."""
     settings = replace(
         Settings(), policy="mlp", embed_dim=16, n_layer=2, stoc=0, use_entropy_reg=0,

@@ -1,4 +1,4 @@
-"""The model against golden numbers, against transformers.GPT2Model, and its own promises."""
+"""The decision transformer: golden numbers, transformers.GPT2Model, causality, acting."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -13,16 +13,17 @@ from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import TanhGaussian
 from fast_cpu import acting_twin
 from fast_cpu.linear import packed
-from tests.conftest import GOLDEN
-from tests.golden_weights import golden_weights, load_policy
+from tests.conftest import golden_files
+from tests.golden_weights import golden_policy
 
+FORWARDS = golden_files("dt_forward_*.npz")
+# steps that the policy sees in the golden histories
+CONTEXT = 3
 SMALL = TransformerSize(embed_dim=32, n_layer=2, n_head=2, dropout=0.0, embed_dropout=0.0)
 
 
-def small_model(stochastic=0, ordering=0, **kwargs):
-    return DecisionTransformer(
-        5, 2, SMALL, stochastic=bool(stochastic), ordering=bool(ordering), **kwargs
-    ).eval()
+def small_model(**kwargs):
+    return DecisionTransformer(5, 2, SMALL, **kwargs).eval()
 
 
 def close(ours, theirs, tolerance=1e-5):
@@ -35,19 +36,17 @@ def inputs(data, prefix):
     return [torch.from_numpy(data[f"{prefix}/{name}"]) for name in names]
 
 
-@pytest.mark.parametrize("stochastic", [0, 1])
-@pytest.mark.parametrize("ordering", [0, 1])
-def test_forward_equals_golden(stochastic, ordering):
-    data = np.load(GOLDEN / f"dt_forward_stoc{stochastic}_ordering{ordering}.npz")
-    model = small_model(stochastic, ordering)
-    load_policy(model, golden_weights(data, "weights"))
+@pytest.mark.parametrize("path", FORWARDS.values(), ids=FORWARDS)
+def test_forward_equals_golden(path):
+    data = np.load(path)
+    model = golden_policy(data)
     states, actions, rtg, timesteps = inputs(data, "in")
     mask = torch.from_numpy(data["in/padding_mask"]).bool()
     policy = model(states, actions, rtg[:, :-1], timesteps, mask)
     next_states, next_returns = model.predict_next(states, actions, rtg[:, :-1], timesteps, mask)
     close(next_states[mask], data["out/state_preds"][mask])
     close(next_returns[mask], data["out/return_preds"][mask])
-    if not stochastic:
+    if not model.stochastic:
         close(policy.mean[mask], data["out/action_preds"][mask])
         return
     assert isinstance(policy, TanhGaussian)
@@ -57,16 +56,16 @@ def test_forward_equals_golden(stochastic, ordering):
     close(policy.log_prob(actions)[mask], data["out/log_likelihood"][mask], 1e-4)
 
 
-@pytest.mark.parametrize("stochastic", [0, 1])
-@pytest.mark.parametrize("ordering", [0, 1])
-@pytest.mark.parametrize("steps", [1, 3, 9])
-def test_acting_equals_golden(stochastic, ordering, steps):
-    """The published program pads a context of 3 to K = 4 with masked tokens; we do not."""
-    data = np.load(GOLDEN / f"dt_forward_stoc{stochastic}_ordering{ordering}.npz")
-    model = small_model(stochastic, ordering)
-    load_policy(model, golden_weights(data, "weights"))
-    context = [x[:, -3:] for x in inputs(data, f"out/history{steps}")]
-    close(model.act(*context).mean, data[f"out/history{steps}/action"])
+@pytest.mark.parametrize("path", FORWARDS.values(), ids=FORWARDS)
+def test_acting_equals_golden(path):
+    """The published program pads the context to K steps with masked tokens; we do not."""
+    data = np.load(path)
+    model = golden_policy(data)
+    histories = [name for name in data.files if name.endswith("/action")]
+    assert histories
+    for name in histories:
+        context = [x[:, -CONTEXT:] for x in inputs(data, name.removesuffix("/action"))]
+        close(model.act(*context).mean, data[name])
 
 
 def batch_of(steps=4, batch=3):
@@ -79,7 +78,7 @@ def batch_of(steps=4, batch=3):
     ]
 
 
-def test_state_dict_goes_to_and_from_transformers():
+def test_weights_convert_to_and_from_transformers():
     config = TransformerSize(embed_dim=32, n_layer=3, n_head=4).gpt2_config()
     ours = GPT2Decoder(config).eval()
     theirs = GPT2Model(config).eval()
@@ -92,7 +91,7 @@ def test_state_dict_goes_to_and_from_transformers():
     close(ours(x), other(inputs_embeds=x).last_hidden_state)
 
 
-def test_last_block_for_some_positions_is_exact():
+def test_last_block_at_selected_positions_is_exact():
     decoder = GPT2Decoder(SMALL.gpt2_config()).eval()
     x = torch.randn(3, 8, 32)
     keep = torch.ones(3, 8, dtype=torch.bool)
@@ -101,7 +100,7 @@ def test_last_block_for_some_positions_is_exact():
     close(decoder(x, keep, wanted), decoder(x, keep)[:, wanted], 1e-6)
 
 
-def test_padding_changes_nothing_at_real_steps():
+def test_padding_does_not_change_real_steps():
     model = small_model()
     states, actions, rtg, timesteps = batch_of()
     mask = torch.tensor([False, True, True, True]).expand(3, 4)
@@ -112,8 +111,8 @@ def test_padding_changes_nothing_at_real_steps():
     close(model(*[x[:, 1:] for x in (states, actions, rtg, timesteps)]).mean, after, 1e-6)
 
 
-def test_prediction_never_reads_the_future():
-    model = small_model(ordering=1)
+def test_predictions_ignore_the_future():
+    model = small_model(ordering=True)
     states, actions, rtg, timesteps = batch_of()
     before = model(states, actions, rtg, timesteps).mean
     states[:, 3], actions[:, 2:], rtg[:, 3] = 7.0, 0.9, 7.0
@@ -123,7 +122,7 @@ def test_prediction_never_reads_the_future():
 
 
 def test_acting_equals_the_last_step_of_forward():
-    model = small_model(ordering=1)
+    model = small_model(ordering=True)
     batch = batch_of()
     close(model.act(*batch).mean, model(*batch).mean[:, -1], 1e-6)
 
@@ -151,7 +150,7 @@ def test_bfloat16_is_close_to_float32():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_acting_follows_the_weights(dtype):
-    """Weights are made ready once per rollout, and anew when they, or the module, are others."""
+    """The copy for acting is rebuilt when the weights change or the module is copied."""
     model, batch = small_model(dtype=dtype), batch_of()
     tolerance = 1e-6 if dtype == torch.float32 else 0.0
 
@@ -174,7 +173,7 @@ def test_acting_follows_the_weights(dtype):
     assert torch.equal(act(model), act(copied))
 
 
-def test_acting_has_dropout_in_training_mode_only():
+def test_acting_uses_dropout_in_training_mode_only():
     torch.manual_seed(0)
     size = replace(SMALL, dropout=0.5)
     model, batch = DecisionTransformer(5, 2, size).eval(), batch_of()
@@ -190,14 +189,14 @@ def test_acting_has_dropout_in_training_mode_only():
     assert not differ()
 
 
-def test_weights_for_acting_are_kept_until_training_goes_on(monkeypatch):
+def test_weights_are_packed_once_until_training_resumes(monkeypatch):
     model, batch, made = small_model(), batch_of(), []
 
-    def noting(weight):
+    def recording(weight):
         made.append(weight)
         return packed(weight)
 
-    monkeypatch.setattr(acting_twin, "packed", noting)
+    monkeypatch.setattr(acting_twin, "packed", recording)
     layers = 4 * len(model.transformer.h)
     with torch.inference_mode():
         for _ in range(3):
@@ -209,7 +208,7 @@ def test_weights_for_acting_are_kept_until_training_goes_on(monkeypatch):
     assert len(made) == 2 * layers
 
 
-def test_initialisation():
+def test_initialisation_has_the_published_spread():
     torch.manual_seed(0)
     size = TransformerSize(embed_dim=64, n_layer=2, n_head=2)
     model = DecisionTransformer(5, 2, size, stochastic=True, ordering=True)
@@ -224,7 +223,7 @@ def test_initialisation():
 
 
 def test_log_density_matches_the_change_of_variables():
-    """Against torch's own transformed normal, and finite far out in the tails."""
+    """Compared with torch's transformed normal, and finite far out in the tails."""
     loc, std = torch.tensor([[0.3, -1.0]]), torch.tensor([[0.5, 1.5]])
     ours = TanhGaussian(loc, std)
     theirs = torch.distributions.TransformedDistribution(

@@ -1,4 +1,4 @@
-"""Rollouts against golden numbers, against padded acting, and in real environments."""
+"""Rollouts: golden numbers, batches of episodes, delayed rewards, exploration."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import d4rl_envs
-from d4rl_envs.tasks import Family
 from decision_transformer import DecisionTransformer, TransformerSize
 from delayedreward import delay_rewards
 from evaluation import (
@@ -18,17 +17,17 @@ from evaluation import (
     mean_action,
     rollout,
 )
-from tasks import TASKS, Task
-from tests.conftest import GOLDEN
-from tests.golden_weights import golden_weights, load_policy
+from tasks import TASKS
+from tests.conftest import golden_file
+from tests.golden_weights import SizedTask, golden_policy
 
-# a task of every family
+# one task of each family
 FAMILY_TASKS = {task.family: name for name, task in TASKS.items()}.values()
 SMALL = TransformerSize(embed_dim=32, n_layer=2, n_head=2)
 
 
 class LinearEnvs:
-    """x' = x A + a B, reward x'[0] - 0.1 |a|^2, ending after given numbers of steps."""
+    """x' = x A + a B, reward x'[0] - 0.1 |a|^2, ending after the file's numbers of steps."""
 
     def __init__(self, data):
         self.a, self.b, self.x0, self.end = data["A"], data["B"], data["x0"], data["end"]
@@ -51,23 +50,21 @@ class LinearEnvs:
         return None
 
 
-@pytest.fixture
-def linear_task(monkeypatch):
-    family = Family(5, 2, 0.0, 1.0)
-    monkeypatch.setitem(d4rl_envs.tasks.FAMILIES, "linear", family)
-    return Task("linear-v0", "linear", 9, 0.0, 1.0, 0, 0.0, "", rtg_scale=0.1)
+def linear_task(data):
+    act_dim, obs_dim = data["B"].shape
+    return SizedTask(
+        "linear", "linear", int(data["max_ep_len"]), 0.0, 1.0, 0, 0.0, "",
+        rtg_scale=float(data["reward_scale"]), obs_dim=obs_dim, act_dim=act_dim,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("stochastic", [0, 1])
-def test_rollout_equals_golden(stochastic, linear_task):
-    data = np.load(GOLDEN / f"rollout_stoc{stochastic}.npz")
-    model = DecisionTransformer(5, 2, SMALL, stochastic=bool(stochastic)).eval()
-    load_policy(model, golden_weights(data, "weights"))
-    assert data["max_ep_len"] == linear_task.horizon
-    assert data["reward_scale"] == linear_task.rtg_scale
-    context = int(data["eval_context_length"])
-    settings = RolloutSettings(linear_task, context, data["state_mean"], data["state_std"])
-    episodes = rollout(model, LinearEnvs(data), settings, float(data["target_return"]))
+def test_rollout_equals_golden(stochastic):
+    data = np.load(golden_file(f"rollout_stoc{stochastic}.npz"))
+    task, context = linear_task(data), int(data["eval_context_length"])
+    settings = RolloutSettings(task, context, data["state_mean"], data["state_std"])
+    actor, target = golden_policy(data), float(data["target_return"])
+    episodes = rollout(actor, LinearEnvs(data), settings, target)
     np.testing.assert_allclose([e.training_return for e in episodes], data["returns"], rtol=1e-5)
     assert [e.length for e in episodes] == data["lengths"].tolist()
     for i, episode in enumerate(episodes):
@@ -75,7 +72,7 @@ def test_rollout_equals_golden(stochastic, linear_task):
         for name in ("observations", "actions", "rewards", "terminals"):
             theirs = data[f"traj{i}/{name}"].reshape(ours[name].shape)
             np.testing.assert_allclose(ours[name], theirs, rtol=1e-4, atol=1e-5, err_msg=name)
-        # golden next observations but the last, which an ended episode's reset overwrote
+        # without the last golden next observation, which the reset overwrote
         following = data[f"traj{i}/next_observations"][:-1]
         np.testing.assert_allclose(ours["observations"][1:], following, rtol=1e-4, atol=1e-5)
 
@@ -90,12 +87,13 @@ def actor_for(task, **kwargs):
     return DecisionTransformer(task.obs_dim, task.act_dim, SMALL, **kwargs).eval()
 
 
-def test_episodes_of_a_batch_equal_each_one_alone(linear_task):
-    """Environments that are dropped as they end leave the others as they are."""
-    data = dict(np.load(GOLDEN / "rollout_stoc0.npz"))
-    actor, settings = actor_for(linear_task), settings_for(linear_task)
+def test_episodes_of_a_batch_equal_each_one_alone():
+    """An environment whose episode ends does not affect the others."""
+    data = dict(np.load(golden_file("rollout_stoc0.npz")))
+    task = linear_task(data)
+    actor, settings = actor_for(task), settings_for(task)
     together = rollout(actor, LinearEnvs(data), settings, 1.0)
-    assert [episode.length for episode in together] == [4, 7, 9]
+    assert [e.length for e in together] == data["end"].clip(max=task.horizon).tolist()
     for i, episode in enumerate(together):
         one = data | {name: data[name][i : i + 1] for name in ("x0", "end")}
         (alone,) = rollout(actor, LinearEnvs(one), settings, 1.0)
@@ -103,8 +101,8 @@ def test_episodes_of_a_batch_equal_each_one_alone(linear_task):
             np.testing.assert_allclose(ours, vars(episode.trajectory)[name], rtol=1e-4, atol=1e-6)
 
 
-def test_rollouts_are_reproducible_and_go_on():
-    task = TASKS["maze2d-umaze-v1"]
+def test_rollouts_are_reproducible_and_differ_from_each_other():
+    task = replace(TASKS["maze2d-umaze-v1"], horizon=20)
     actor, settings = actor_for(task), settings_for(task)
 
     def returns():
@@ -133,8 +131,8 @@ def test_delayed_reward_pays_the_same_return():
 
 
 @pytest.mark.parametrize("name", FAMILY_TASKS)
-def test_environments_delay_as_the_data_do(name):
-    """Of every family: transform, then pay blocks of 7 steps, whatever ends the episode."""
+def test_environments_delay_rewards_like_datasets(name):
+    """In each family: transform, then pay every 7 steps and at the end of the episode."""
     task = replace(TASKS[name], horizon=30)
     rng = np.random.default_rng(0)
     actions = torch.tensor(rng.uniform(-1, 1, (30, 2, task.act_dim)), dtype=torch.float32)
@@ -154,7 +152,7 @@ def test_environments_delay_as_the_data_do(name):
         np.testing.assert_array_equal(delayed.trajectory.actions, plain.trajectory.actions)
 
 
-def test_training_reward_and_score_are_kept_apart():
+def test_metrics_separate_training_return_and_score():
     task = replace(TASKS["hopper-medium-v2"], horizon=30)
     episodes = rollout(
         actor_for(task), d4rl_envs.make_vector(task, [0, 1]), settings_for(task), 0.0
@@ -174,7 +172,7 @@ def test_training_reward_and_score_are_kept_apart():
     }
 
 
-def test_exploration():
+def test_exploration_adds_noise_or_samples():
     task = TASKS["maze2d-umaze-v1"]
     noise = torch.ones
     batch = [torch.zeros(4, 1, 4), torch.zeros(4, 1, 2), torch.zeros(4, 1, 1)]

@@ -1,4 +1,4 @@
-"""The transformer's layers that are made for speed, against PyTorch's own."""
+"""The fast layers, compared with PyTorch's own."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from fast_cpu.linear import fusable, is_packed, linear, packed
 
 
 def gradients_of(function, *inputs):
-    """Output and gradients of a function, for one fixed gradient of the output."""
+    """Output of a function and gradients for a fixed output gradient."""
     leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
     y = function(*leaves)
     y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape).to(y.dtype))
@@ -44,7 +44,7 @@ def test_linear_equals_pytorch(rows, inner, outer, relu, part):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("relu", [False, True])
-def test_packed_weight_changes_nothing(dtype, relu):
+def test_packed_weight_gives_the_same_product(dtype, relu):
     torch.manual_seed(0)
     x, weight, bias = torch.randn(2, 3, 16), torch.randn(16, 24), torch.randn(24)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
@@ -53,7 +53,7 @@ def test_packed_weight_changes_nothing(dtype, relu):
     torch.testing.assert_close(linear(x, ready, bias, relu), linear(x, weight, bias, relu))
 
 
-def test_linear_without_onednn_is_the_same():
+def test_linear_without_onednn_gives_the_same_product():
     x, weight, bias = torch.randn(3, 8), torch.randn(8, 5), torch.randn(5)
     fused = gradients_of(lambda x, w, b: linear(x, w, b, True), x, weight, bias)
     with torch.backends.mkldnn.flags(enabled=False):
@@ -62,7 +62,7 @@ def test_linear_without_onednn_is_the_same():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_linear_gives_no_gradient_where_none_is_wanted():
+def test_linear_supports_a_gradient_for_the_weight_only():
     x, weight, bias = torch.randn(3, 8), torch.randn(8, 5, requires_grad=True), torch.randn(5)
     linear(x, weight, bias).sum().backward()
     torch.testing.assert_close(weight.grad, x.sum(0)[:, None].expand(8, 5))
@@ -97,7 +97,7 @@ def test_attention_equals_scaled_dot_product_attention(steps, padded, queries):
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_noise_is_a_scaled_bernoulli(p, dtype):
-    """More than one block of numbers; the kept share within 5 standard deviations."""
+    """Over more than one block; the kept share is within 5 standard deviations."""
     torch.manual_seed(0)
     noise = keep_noise(torch.empty(700_003, dtype=dtype), p)
     kept = noise != 0
@@ -105,12 +105,12 @@ def test_noise_is_a_scaled_bernoulli(p, dtype):
     assert abs(kept.double().mean().item() - (1 - p)) < 5 * deviation + 1e-5
     scale = torch.tensor(1 / (1 - round(p * 65536) / 65536), dtype=dtype)
     torch.testing.assert_close(noise[kept].unique(), scale[None])
-    # neighbours, which share a random word, are independent
+    # neighbours share a random word but are independent
     both = (kept[:-1] & kept[1:]).double().mean().item()
     assert abs(both - (1 - p) ** 2) < 10 * deviation + 1e-5
 
 
-def test_noise_follows_the_seed_and_never_repeats():
+def test_noise_depends_on_the_seed_and_does_not_repeat():
     draws = []
     for _ in range(2):
         torch.manual_seed(3)
@@ -120,7 +120,7 @@ def test_noise_follows_the_seed_and_never_repeats():
     assert not torch.equal(draws[0][0], draws[0][1])
 
 
-def test_dropout_and_its_gradient():
+def test_dropout_and_its_gradient_use_the_same_noise():
     dropout, x, residual = Dropout(0.25), torch.randn(40, 50), torch.randn(40, 50)
     for function in (dropout, lambda y: dropout.add(residual, y)):
         torch.manual_seed(1)

@@ -1,23 +1,26 @@
-"""LAMB against golden numbers and its equations."""
+"""LAMB: golden numbers, zero gradients, checkpoints."""
 
 import numpy as np
 import torch
 
 import lamb
 from lamb import Lamb
-from tests.conftest import GOLDEN
+from tests.conftest import golden_file
 
 
-def test_five_steps_equal_golden():
-    data = np.load(GOLDEN / "lamb.npz")
-    params = [torch.nn.Parameter(torch.from_numpy(data[f"init/param{i}"].copy())) for i in range(3)]
+def test_steps_equal_golden():
+    data = np.load(golden_file("lamb.npz"))
+    names = [name for name in data.files if name.startswith("init/")]
+    params = [torch.nn.Parameter(torch.from_numpy(data[name].copy())) for name in names]
+    steps = sum(name.startswith("grad") for name in data.files) // len(params)
+    assert steps
     optimizer = Lamb(
         params,
         lr=float(data["lr"]),
         weight_decay=float(data["weight_decay"]),
         eps=float(data["eps"]),
     )
-    for step in range(5):
+    for step in range(steps):
         for i, p in enumerate(params):
             p.grad = torch.from_numpy(data[f"grad{step}/param{i}"].copy())
         optimizer.step()
@@ -27,8 +30,8 @@ def test_five_steps_equal_golden():
             )
 
 
-def test_without_gradient_skipped_with_zero_gradient_decayed():
-    """A zero gradient leaves only the decay, which the trust ratio scales to lr * p."""
+def test_a_zero_gradient_decays_and_none_skips():
+    """With a zero gradient only the decay remains, which the trust ratio scales to lr * p."""
     skipped = torch.nn.Parameter(torch.ones(3))
     zero = torch.nn.Parameter(torch.full((3,), 2.0))
     optimizer = Lamb([skipped, zero], lr=0.1, weight_decay=0.01)
@@ -38,7 +41,7 @@ def test_without_gradient_skipped_with_zero_gradient_decayed():
     torch.testing.assert_close(zero.detach(), torch.full((3,), 1.8))
 
 
-def test_state_dict_round_trip():
+def test_restored_state_continues_identically():
     def run(interrupted):
         torch.manual_seed(0)
         p = torch.nn.Parameter(torch.randn(4, 3))
@@ -55,8 +58,8 @@ def test_state_dict_round_trip():
     assert torch.equal(run(False), run(True))
 
 
-def test_parts_change_nothing(monkeypatch):
-    """On the CPU tensors are updated in parts that stay in its cache."""
+def test_updating_in_parts_changes_nothing(monkeypatch):
+    """On the CPU, tensors are updated in groups that fit its cache."""
     results = []
     for cached in (1, 10**9):
         monkeypatch.setattr(lamb, "_CACHED_NUMBERS", cached)

@@ -1,4 +1,4 @@
-"""The run's folder, its records, and extras that break without ending a run."""
+"""The run's folder, config.json, metrics files, TensorBoard and the console."""
 
 import csv
 import json
@@ -19,8 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import logger as logger_module
 from get_args import Settings, parse_args
-from logger import Logger, create_run_dir, method_name
-from run import config as run_record
+from logger import Logger
+from run.config import git_state
+from run.folder import create_run_dir, method_name
 from run.resume import read_settings
 from run.writers import MetricsFiles
 from tests.documented_metrics import documented_metrics
@@ -66,13 +67,13 @@ def test_run_folder_tells_task_method_seed_and_time(tmp_path: Path) -> None:
     assert create_run_dir(named, NOW) == base / "ODT-try_b" / "seed7" / "20260102-030405"
 
 
-def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_runs_started_in_the_same_second_get_separate_folders(tmp_path: Path) -> None:
     settings = replace(Settings(), save_dir=str(tmp_path))
     folders = [create_run_dir(settings, NOW) for _ in range(3)]
     assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
 
 
-def test_chosen_run_folder_must_be_new_or_empty(tmp_path: Path) -> None:
+def test_run_dir_must_be_new_or_empty(tmp_path: Path) -> None:
     settings = replace(Settings(), run_dir=str(tmp_path / "a" / "b"))
     assert create_run_dir(settings) == tmp_path / "a" / "b"
     assert create_run_dir(settings) == tmp_path / "a" / "b"
@@ -83,25 +84,19 @@ def test_chosen_run_folder_must_be_new_or_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["run_dir", "save_dir"])
-def test_unwritable_place_is_refused_in_one_line(tmp_path: Path, flag: str) -> None:
-    (tmp_path / "file").write_text("")
-    chosen: dict[str, Any] = {flag: str(tmp_path / "file" / "x")}
-    settings = replace(Settings(), **chosen)
-    with pytest.raises(UserError, match=f"--{flag}.*cannot write") as error:
-        create_run_dir(settings)
-    assert "\n" not in str(error.value)
-
-
-def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file", "file/x"])
+def test_unwritable_folder_is_refused(tmp_path: Path, flag: str, name: str) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match="--run_dir"):
-        create_run_dir(replace(Settings(), run_dir=str(tmp_path / "file")))
+    chosen: dict[str, Any] = {flag: str(tmp_path / name)}
+    with pytest.raises(UserError, match=f"--{flag}.*not writable") as error:
+        create_run_dir(replace(Settings(), **chosen))
+    assert "\n" not in str(error.value)
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_resumed_run_keeps_its_folder(tmp_path: Path) -> None:
     settings = replace(Settings(), resume=str(tmp_path))
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match=r"--resume.*no config\.json"):
         create_run_dir(settings)
     (tmp_path / "config.json").write_text("{}")
     assert create_run_dir(settings) == tmp_path
@@ -109,13 +104,14 @@ def test_resumed_run_keeps_its_folder(tmp_path: Path) -> None:
 
 def test_config_is_complete_before_training_starts(tmp_path: Path) -> None:
     fingerprint = {"mean_normalized_score": np.float32(44.5), "rows": np.int64(3), "x": np.nan}
-    Logger(tmp_path, replace(QUIET, seed=5), fingerprint)
+    Logger(tmp_path, replace(QUIET, seed=5), fingerprint, "MuJoCo 3")
     config = json.loads((tmp_path / "config.json").read_text())
     assert read_settings([f"--resume={tmp_path}"]) == replace(
         QUIET, seed=5, resume=str(tmp_path), run_dir=str(tmp_path)
     )
     assert config["method"] == "TD3+ODT"
     assert config["fingerprint"] == {"mean_normalized_score": 44.5, "rows": 3, "x": "NaN"}
+    assert config["engine"] == "MuJoCo 3"
     assert config["packages"]["torch"] == torch.__version__
     assert config["python"] == sys.version.split()[0]
     assert config["platform"] and config["command"]
@@ -136,7 +132,7 @@ def make_repository(folder: Path) -> str:
     return git("rev-parse", "HEAD")
 
 
-def test_git_state_is_read_without_a_write(tmp_path: Path) -> None:
+def test_git_state_writes_nothing(tmp_path: Path) -> None:
     commit = make_repository(tmp_path)
     # a touched file makes a plain `git status` refresh the index
     (tmp_path / "code.py").touch()
@@ -146,16 +142,16 @@ def test_git_state_is_read_without_a_write(tmp_path: Path) -> None:
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
     before = snapshot()
-    assert run_record.git_state(tmp_path) == {"commit": commit, "dirty": False}
+    assert git_state(tmp_path) == {"commit": commit, "dirty": False}
     (tmp_path / "code.py").write_text("x = 2\n")
-    assert run_record.git_state(tmp_path) == {"commit": commit, "dirty": True}
+    assert git_state(tmp_path) == {"commit": commit, "dirty": True}
     assert snapshot() == before
 
 
 def test_git_state_without_repository_or_git(tmp_path: Path, monkeypatch) -> None:
-    assert run_record.git_state(tmp_path) is None
+    assert git_state(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert run_record.git_state(tmp_path) is None
+    assert git_state(tmp_path) is None
 
 
 def test_log_appends_one_row_to_each_file(tmp_path: Path, capsys) -> None:
@@ -175,7 +171,6 @@ def test_log_appends_one_row_to_each_file(tmp_path: Path, capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[pretrain 0, 0 transitions] Q 1.5"
     assert lines[1] == "[online 3, 2,000 transitions] score 50.25, Q 2"
-    assert log.rows == 2
 
 
 NUMBERS = st.one_of(st.integers(-(10**9), 10**9), st.floats())
@@ -183,7 +178,7 @@ ROWS = st.lists(st.dictionaries(st.sampled_from(["a/b", 'c/"d', "e/,f", "g/\n"])
 
 
 @given(rows=ROWS)
-def test_every_number_can_be_read_back(rows: list[dict], tmp_path_factory) -> None:
+def test_every_number_reads_back(rows: list[dict], tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("run")
     files = MetricsFiles(folder)
     for number, row in enumerate(rows):
@@ -203,45 +198,76 @@ def test_every_number_can_be_read_back(rows: list[dict], tmp_path_factory) -> No
         assert all(cells[key] == "" for key in set(cells) - set(line))
 
 
-def test_interrupted_write_and_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    first = Logger(tmp_path, QUIET)
-    for iteration in range(4):
-        first.log("online", iteration, 0, {"training/Q_mean": iteration})
+@pytest.fixture
+def resumable(tmp_path: Path) -> Path:
+    """Five rows, the last half written."""
+    log = Logger(tmp_path, Settings(), {"rows": 3}, "MuJoCo 3.1")
+    log.log("pretrain", 1, 0, {"training/Q_mean": 1, "evaluation/SR": 3})
+    for iteration in range(1, 4):
+        log.log("online", iteration, 100 * iteration, {"training/Q_mean": iteration})
+    log.finish()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "onl')
-    resumed = Logger(tmp_path, QUIET)
-    assert resumed.rows == 4
-    resumed.rewind(2)
-    resumed.log("online", 2, 0, {"training/Q_mean": 20})
-    assert [row["training/Q_mean"] for row in rows_of(tmp_path)] == [0, 1, 20]
-    assert [row["training/Q_mean"] for row in csv_of(tmp_path)] == ["0", "1", "20"]
-    with pytest.raises(UserError, match="3 rows where the checkpoint knows 9"):
-        resumed.rewind(9)
+    return tmp_path
 
 
-def test_resumed_run_records_its_sessions(tmp_path: Path, capsys) -> None:
-    Logger(tmp_path, QUIET, {"rows": 3})
-    started = json.loads((tmp_path / "config.json").read_text())["started"]
-    Logger(tmp_path, replace(QUIET, resume=str(tmp_path), max_online_iters=9), {"rows": 3})
-    assert "dataset" not in capsys.readouterr().out
-    Logger(tmp_path, replace(QUIET, resume=str(tmp_path), max_online_iters=9), {"rows": 4})
-    assert "warning: the offline dataset is not the one" in capsys.readouterr().out
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["started"] == started
-    assert config["settings"]["max_online_iters"] == 9
-    changes = [session["changed_settings"] for session in config["resumed"]]
-    assert changes == [{"max_online_iters": [1500, 9]}, {}]
+def events_of(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
-def test_damaged_records_are_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text("not json\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl"):
-        Logger(tmp_path, QUIET)
-    assert (tmp_path / "metrics.jsonl").read_text() == "not json\n"
-    (tmp_path / "config.json").write_text("{")
+def test_resuming_drops_rows_after_the_checkpoint_everywhere(resumable: Path) -> None:
+    log = Logger(resumable, Settings(), rows=2)
+    log.log("online", 2, 250, {"training/Q_mean": 20, "evaluation/SR": float("nan")})
+    log.finish()
+    assert [row["training/Q_mean"] for row in rows_of(resumable)] == [1, 1, 20]
+    assert [row["training/Q_mean"] for row in csv_of(resumable)] == ["1", "1", "20"]
+    events = events_of(resumable)
+    assert np.isnan(events["evaluation/SR"].pop()[1])
+    assert events == {
+        "pretrain/training/Q_mean": [(1, 1.0)],
+        "pretrain/evaluation/SR": [(1, 3.0)],
+        "evaluation/SR": [(0, 3.0)],
+        "training/Q_mean": [(100, 1.0), (250, 20.0)],
+    }
+
+
+def test_each_session_is_recorded(resumable: Path, capsys) -> None:
+    started = json.loads((resumable / "config.json").read_text())["started"]
+    longer = replace(QUIET, resume=str(resumable), max_online_iters=9)
+    Logger(resumable, longer, {"rows": 3}, "MuJoCo 3.1", 4)
+    Logger(resumable, replace(longer, actor_rl_coeff=0.0), {"rows": 3}, "MuJoCo 3.1", 4)
+    assert "warning" not in capsys.readouterr().out
+    config = json.loads((resumable / "config.json").read_text())
+    assert (config["started"], config["settings"]["max_online_iters"]) == (started, 9)
+    assert [session["changed_settings"] for session in config["resumed"]] == [
+        {"log_to_tb": [True, False], "max_online_iters": [1500, 9]},
+        {"actor_rl_coeff": [0.1, 0.0]},
+    ]
+    assert config["method"] == "ODT"
+
+
+def test_another_dataset_or_engine_is_one_warning(resumable: Path, capsys) -> None:
+    Logger(resumable, QUIET, {"rows": 3}, "MuJoCo 3.2", 4)
+    assert re.findall("warning: .*", capsys.readouterr().out) == [
+        "warning: this run used MuJoCo 3.1 so far and now uses MuJoCo 3.2; results may differ"
+    ]
+    Logger(resumable, QUIET, {"rows": 4}, "MuJoCo 3.2", 4)
+    assert re.findall("warning: .*", capsys.readouterr().out) == [
+        "warning: the offline dataset is not the one this run was started with"
+    ]
+
+
+def test_damaged_config_is_refused_and_kept(resumable: Path) -> None:
+    (resumable / "config.json").write_text("{")
+    metrics = (resumable / "metrics.jsonl").read_text()
     with pytest.raises(UserError, match=r"config\.json"):
-        Logger(tmp_path, QUIET)
-    assert (tmp_path / "config.json").read_text() == "{"
+        Logger(resumable, QUIET, rows=2)
+    assert (resumable / "config.json").read_text() == "{"
+    assert (resumable / "metrics.jsonl").read_text() == metrics
 
 
 def test_full_disk_is_one_line_and_leaves_whole_rows(tmp_path: Path, monkeypatch) -> None:
@@ -277,26 +303,7 @@ def test_full_disk_is_one_line_and_leaves_whole_rows(tmp_path: Path, monkeypatch
     assert path.read_text() == whole
 
 
-def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
-    log = Logger(tmp_path, Settings())
-    log.log("pretrain", 4, 0, {"training/Q_mean": 1.0})
-    log.log("online", 0, 500, {"training/Q_mean": 2.0, "evaluation/SR": 3})
-    log.finish()
-    seen = {}
-    for phase in ("pretrain", "online"):
-        events = EventAccumulator(str(tmp_path / "tensorboard" / phase)).Reload()
-        for tag in events.Tags()["scalars"]:
-            seen[phase, tag] = [(event.step, event.value) for event in events.Scalars(tag)]
-    assert seen == {
-        ("pretrain", "training/Q_mean"): [(4, 1.0)],
-        ("online", "training/Q_mean"): [(500, 2.0)],
-        ("online", "evaluation/SR"): [(500, 3.0)],
-    }
-
-
-def test_failing_extras_are_reported_once_and_the_run_goes_on(
-    tmp_path: Path, monkeypatch, capsys
-) -> None:
+def test_failing_optional_writers_are_one_warning_each(tmp_path: Path, monkeypatch, capsys) -> None:
     class Broken:
         def __init__(self, *_: object) -> None:
             self.problem, self.address = "", None
@@ -318,8 +325,8 @@ def test_failing_extras_are_reported_once_and_the_run_goes_on(
     log.finish()
     warnings = re.findall("warning: .*", capsys.readouterr().out)
     assert warnings == [
-        "warning: TensorBoard failed (no module); the run goes on without it",
-        "warning: wandb failed (lost connection); the run goes on without it",
+        "warning: TensorBoard failed (no module); continuing without it",
+        "warning: wandb failed (lost connection); continuing without it",
     ]
     assert len(rows_of(tmp_path)) == 3
 
@@ -335,12 +342,12 @@ def test_console_survives_a_closed_pipe(tmp_path: Path, monkeypatch) -> None:
     assert len(rows_of(tmp_path)) == 1
 
 
-def test_progress_is_silent_where_stderr_is_no_terminal(tmp_path: Path, capsys) -> None:
+def test_progress_is_silent_without_a_terminal(tmp_path: Path, capsys) -> None:
     bar = Logger(tmp_path, QUIET).progress(3, "pretraining")
     bar.update()
     bar.close()
     assert capsys.readouterr().err == ""
 
 
-def test_console_names_documented_metrics_only() -> None:
+def test_console_metrics_are_documented() -> None:
     assert {key for key, _, _ in logger_module._CONSOLE} <= documented_metrics()

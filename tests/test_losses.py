@@ -1,4 +1,4 @@
-"""The loss functions: formulas written anew, gradients by differences, padding never counts."""
+"""The loss functions: values, gradients by finite differences, padding never contributes."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import trainer as actor_losses
+import trainer as trainer_module
 from decision_transformer.policy import Deterministic, TanhGaussian
 from get_args import RL_ALGORITHMS, Settings
 from rl_gradients import algorithm_class, awac, common, iql, on_policy, ppo, sac, td3
@@ -25,12 +25,12 @@ MASK = torch.tensor([[False, False, True, True], [True] * 4, [False, True, True,
 
 
 def steps(mask):
-    """Indices of the steps that count."""
+    """Indices of the unpadded steps."""
     return [(b, k) for b in range(len(mask)) for k in range(len(mask[0])) if mask[b][k]]
 
 
 def mean(term, mask, over_all=False):
-    """Mean of term(b, k) over the steps that count, or their sum over ALL steps."""
+    """Sum of term(b, k) over unpadded steps, divided by their number or by that of all steps."""
     where = steps(mask)
     return sum(term(b, k) for b, k in where) / (mask.size if over_all else len(where))
 
@@ -41,13 +41,13 @@ def clip(x, low, high):
 
 @dataclass
 class Case:
-    """A loss, and its formula in plain numbers.
+    """A loss and an independent formula for it.
 
     Attributes:
         loss: (*inputs, mask) -> 0-d tensor.
-        formula: The same of NumPy arrays, to a float.
-        trained: Shape (*, B, K) of each input that gets a gradient.
-        given: Shapes of those that do not; they come after the others.
+        formula: The same for NumPy arrays, as a float.
+        trained: Shape (*, B, K) of each input with a gradient.
+        given: Shapes of the inputs without; they come last.
     """
 
     loss: Callable
@@ -135,18 +135,18 @@ def test_every_loss_has_a_case():
     modules = {inspect.getmodule(algorithm) for algorithm in map(algorithm_class, RL_ALGORITHMS)}
     found = {
         name
-        for module in modules | {common, on_policy, actor_losses}
+        for module in modules | {common, on_policy, trainer_module}
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if name.endswith("_loss")
     }
-    # that one's tests are below
+    # supervised_loss is tested separately
     assert found == {*CASES, "supervised_loss"}
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("seed", range(4))
-def test_loss_and_gradient_are_those_of_the_formula(name, seed):
-    """The formula's gradient is taken by differences, so autograd has no part in it."""
+@pytest.mark.parametrize("seed", range(2))
+def test_loss_and_gradient_equal_the_formula(name, seed):
+    """The formula's gradient is a central difference, independent of autograd."""
     case = CASES[name]
     x = draw(case, seed)
     loss = case.loss(*x, MASK)
@@ -168,12 +168,6 @@ def test_loss_and_gradient_are_those_of_the_formula(name, seed):
             array[index] = value
         np.testing.assert_allclose(tensor.grad.numpy(), slopes, rtol=1e-5, atol=1e-8)
         assert slopes.any()
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_gradcheck(name):
-    case = CASES[name]
-    assert torch.autograd.gradcheck(lambda *x: case.loss(*x, MASK), draw(case, seed=7))
 
 
 GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 0.0])
@@ -202,7 +196,7 @@ def test_padding_changes_neither_loss_nor_gradient(name, mask, garbage, seed):
 
 @settings(max_examples=25, deadline=None)
 @given(mask=MASKS, garbage=GARBAGE, beta=st.floats(0.2, 5.0))
-def test_padding_has_no_weight_in_the_softmax(mask, garbage, beta):
+def test_padding_gets_no_weight_in_the_softmax(mask, garbage, beta):
     mask = torch.from_numpy(mask)
     advantage = torch.randn(B, K, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     spoilt = torch.where(mask, advantage, garbage)
@@ -237,7 +231,7 @@ def random_batch(seed=0):
 
 
 def supervised_formula(batch, loc, std, entropy, weight):
-    """Of NumPy arrays; std None: deterministic."""
+    """For NumPy arrays; deterministic if std is None."""
     actions, mask = batch.actions.numpy(), MASK.numpy()
 
     def term(b, k):
@@ -252,7 +246,7 @@ def supervised_formula(batch, loc, std, entropy, weight):
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-def test_supervised_loss(stochastic):
+def test_supervised_loss_equals_the_formula(stochastic):
     batch = random_batch()
     loc = torch.randn(B, K, ACT, dtype=torch.float64, requires_grad=True)
     std = torch.rand(B, K, ACT, dtype=torch.float64).add(0.5).requires_grad_()
@@ -284,7 +278,7 @@ SMALL = replace(
 
 
 def spoilt_batch(algorithm, filling):
-    """Numbers that only losses read are `filling` at padding; also the online batch, if any."""
+    """A batch, on-policy if the algorithm is, with `filling` in all loss inputs at padding."""
     batch = random_batch()
     numbers = {name: x.float() for name, x in vars(batch).items() if x.is_floating_point()}
     batch, spoilt = replace(batch, **numbers), ["rewards", "dones"]
@@ -302,20 +296,20 @@ def weights_of(trainer):
 
 
 @pytest.mark.parametrize("algorithm", RL_ALGORITHMS)
-@pytest.mark.parametrize("garbage", [math.nan, math.inf])
-def test_padding_changes_no_update(algorithm, garbage):
+@pytest.mark.parametrize("critics", [{}, {"recurrent": True}, {"recurrent": True, "arch": "LSTM"}])
+def test_padding_changes_no_update(algorithm, critics):
     trained = []
-    for filling in (0.0, garbage):
+    for filling in (0.0, math.nan):
         torch.manual_seed(3)
-        settings = replace(SMALL, rl_algo=algorithm)
+        settings = replace(SMALL, rl_algo=algorithm, **critics)
         trainer = Trainer(settings, TASKS["maze2d-umaze-v1"], torch.device("cpu"))
         trainer.start_phase(0.5, 1.0)
-        trainer.phase_iterations = 1  # AWR's gradient begins then
+        trainer.phase_iterations = 1  # AWR's gradient starts in the second iteration
         batch, before = spoilt_batch(trainer.algorithm, filling), weights_of(trainer)
-        online = batch if isinstance(batch, on_policy.OnlineBatch) else None
+        extra = batch if isinstance(batch, on_policy.OnlineBatch) else None
         for _ in range(2):
             trainer.update_critic(batch)
-            trainer.update_actor(batch, online)
+            trainer.update_actor(batch, extra)
         trained.append(weights_of(trainer))
         assert not all(map(torch.equal, before, trained[-1]))
     assert all(map(torch.equal, *trained))

@@ -1,4 +1,4 @@
-"""The one-step bandit: its problem, its training, its command line and what it concludes."""
+"""The one-step bandit: problem, training, command line and conclusion."""
 
 import csv
 import json
@@ -15,26 +15,25 @@ from hypothesis import strategies as st
 from critic import EnsembleLinear
 from motivation.bandit import METHODS, Bandit, BanditSettings, History, offline_actions, reward
 from motivation.motivation import conclusion, main, shares
-from reporting.intervals import mean_interval, share_interval
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
-SMALL = ["--seeds", "2", "--pretrain_epochs", "1", "--online_epochs", "2", "--device", "cpu"]
+SMALL = ["--seeds", "3", "--pretrain_epochs", "1", "--online_epochs", "2", "--device", "cpu"]
 
 
 @given(st.floats(-1, 1, width=32))
-def test_reward_is_the_papers(action):
-    wanted = (action + 1) ** 2 if action <= 0 else 1 - 2 * action
-    assert reward(torch.tensor(action)).item() == pytest.approx(wanted, abs=1e-6)
+def test_reward_matches_the_paper(action):
+    expected = (action + 1) ** 2 if action <= 0 else 1 - 2 * action
+    assert reward(torch.tensor(action)).item() == pytest.approx(expected, abs=1e-6)
     assert reward(torch.tensor(action)) <= reward(torch.tensor(0.0)) == 1.0
 
 
-def test_offline_data_are_poor_and_lie_where_the_paper_says():
+def test_offline_data_match_the_paper():
     actions = offline_actions(50, torch.Generator().manual_seed(0))
     assert actions.shape == (50, 128)
     low, high = actions[:, :100], actions[:, 100:]
     assert low.min() >= -1 and low.max() <= -0.95 and high.min() >= 0.5 and high.max() <= 1
-    # they fill their regions, and differ by seed
+    # they fill their regions and differ by seed
     assert low.max() - low.min() > 0.049 and high.max() - high.min() > 0.48
     assert len(actions.unique(dim=0)) == 50
     assert reward(actions).max() <= 0.0025 + 1e-6
@@ -48,8 +47,7 @@ def test_methods_of_a_seed_start_equal_and_seeds_differ():
         assert not torch.equal(odt[0], odt[1])
 
 
-def test_members_learn_as_if_they_were_alone():
-    """A stack of networks takes the step that each of them takes by itself."""
+def test_stacked_networks_train_like_single_ones():
     settings = BanditSettings(seeds=2, batch_size=128)
     bandit = Bandit(settings, CPU)
     alone = [torch.nn.Linear(a, b) for a, b in ((1, 128), (128, 128), (128, 1))]
@@ -78,13 +76,13 @@ def test_an_epoch_is_one_pass_over_all_data(monkeypatch):
     assert torch.equal(passed.sort(dim=1).values, bandit.actions.sort(dim=1).values)
 
 
-def test_collecting_stays_near_the_policy():
+def test_collected_actions_are_near_the_policy():
     bandit = Bandit(BanditSettings(seeds=2, new_samples=500), CPU)
     chosen = bandit.policy(torch.ones(6, 1))
     bandit.collect()
-    tried = bandit.actions[:, 128:]
-    assert tried.shape == (6, 500)
-    off = tried - chosen
+    collected = bandit.actions[:, 128:]
+    assert collected.shape == (6, 500)
+    off = collected - chosen
     assert off.abs().max() <= 0.01 + 1e-6 and off.min() < -0.009 and off.max() > 0.009
 
 
@@ -93,24 +91,24 @@ def history():
     return Bandit(BanditSettings(seeds=12), CPU).run()
 
 
-def test_the_conclusion_of_the_paper(history):
+def test_conclusion_matches_the_paper(history):
     found = shares(history)
     assert found["DDPG"][2][0] > 0.5 and found["ODT+DDPG"][2][0] > 0.5
     assert found["ODT"][2][1] < 0.5
-    said = conclusion(history)
-    assert said.startswith("The hidden optimum at 0 is found by DDPG (")
-    assert " and ODT+DDPG (" in said and "; it is not found by ODT (" in said
+    text = conclusion(history)
+    assert text.startswith("The hidden optimum at 0 is found by DDPG (")
+    assert " and ODT+DDPG (" in text and "; it is not found by ODT (" in text
 
 
-def test_the_critics_find_the_peak_and_keep_the_rest(history):
+def test_critics_find_the_peak(history):
     for method in ("DDPG", "ODT+DDPG"):
         values = history.values[-1, METHODS.index(method)].mean(dim=0)
         assert history.grid[values.argmax()].abs() < 0.1
         assert (values - reward(history.grid)).abs().mean() < 0.1
 
 
-def test_with_the_gradient_turned_nothing_is_found():
-    history = Bandit(BanditSettings(seeds=12, rl_coeff=-1.0), CPU).run()
+def test_reversed_gradient_finds_nothing():
+    history = Bandit(BanditSettings(seeds=8, rl_coeff=-1.0), CPU).run()
     assert all(high < 0.5 for _, _, (_, high) in shares(history).values())
     assert conclusion(history).startswith("The hidden optimum at 0 is not found by ODT (")
 
@@ -121,32 +119,15 @@ def ended(odt, ddpg, both):
     return History(actions, empty, empty, torch.tensor([-1.0, 1.0]), 0, [0])
 
 
-def test_conclusions_follow_the_numbers():
+def test_conclusion_follows_from_the_numbers():
     found, missed = [0.05] * 20, [0.2] * 20
-    said = conclusion(ended(found, missed, found[:10] + missed[:10]))
-    assert said == (
+    text = conclusion(ended(found, missed, found[:10] + missed[:10]))
+    assert text == (
         "The hidden optimum at 0 is found by ODT (20 of 20 runs, 95% interval 84% to 100%; mean "
         "reward 0.90); it is not found by DDPG (0 of 20 runs, 95% interval 0% to 16%; mean reward "
-        "0.60); too few runs tell about ODT+DDPG (10 of 20 runs, 95% interval 30% to 70%; mean "
-        "reward 0.75)."
+        "0.60); there are too few runs to decide about ODT+DDPG (10 of 20 runs, 95% interval 30% "
+        "to 70%; mean reward 0.75)."
     )
-
-
-def test_share_interval_holds_the_true_share():
-    rng = np.random.default_rng(0)
-    for share in (0.1, 0.5, 0.9):
-        intervals = [share_interval(int(n), 40) for n in rng.binomial(40, share, 1000)]
-        assert 0.92 < np.mean([low <= share <= high for low, high in intervals]) < 0.98
-    assert share_interval(0, 10) == pytest.approx((0, 0.278), abs=1e-3)
-    assert share_interval(10, 10) == pytest.approx((0.722, 1), abs=1e-3)
-
-
-def test_mean_interval_of_many_columns():
-    values = np.random.default_rng(0).normal([0.0, 5.0], [1.0, 2.0], (400, 2))
-    mean, low, high = mean_interval(values)
-    np.testing.assert_allclose(mean, values.mean(axis=0))
-    half = 1.96 * values.std(axis=0) / 20
-    np.testing.assert_allclose([low, high], [mean - half, mean + half], atol=0.03)
 
 
 def read(path):
@@ -154,8 +135,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_command_line(tmp_path):
-    """A real process: what it says and writes."""
+def test_command_writes_figures_tables_and_a_conclusion(tmp_path):
     script = [sys.executable, str(ROOT / "motivation" / "motivation.py")]
     done = subprocess.run(
         [*script, *SMALL, "--out", str(tmp_path / "new")],
@@ -169,56 +149,56 @@ def test_command_line(tmp_path):
     assert [row["phase"] for row in rows[::3]] == ["pretrain", "pretrain", "online", "online"]
     assert [int(row["online_samples"]) for row in rows[::3]] == [0, 0, 64, 128]
     ends = read(out / "runs.csv")
-    assert len(ends) == 6
+    assert len(ends) == 9
     for method, row in zip(METHODS, rows[-3:], strict=True):
         paid = [float(end["reward"]) for end in ends if end["method"] == method]
         assert float(row["reward_mean"]) == pytest.approx(np.mean(paid), abs=1e-6)
         assert float(row["reward_low"]) <= float(row["reward_mean"]) <= float(row["reward_high"])
-    assert json.loads((out / "settings.json").read_text())["seeds"] == 2
+    assert json.loads((out / "settings.json").read_text())["seeds"] == 3
     for name in ("reward", "critic", "action", "policy"):
-        picture = matplotlib.image.imread(out / f"{name}.png")
-        assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
+        assert matplotlib.image.imread(out / f"{name}.png").std() > 0.01
 
 
-def test_same_seed_same_numbers(tmp_path, capsys):
-    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        assert main([*SMALL, "--seed", seed, "--out", str(tmp_path / name)]) == 0
-    a, b, c = ((tmp_path / name / "runs.csv").read_text() for name in "abc")
-    assert a == b != c
-    capsys.readouterr()
+def test_same_seed_gives_the_same_numbers():
+    a, b, c = (
+        Bandit(BanditSettings(seeds=2, pretrain_epochs=1, online_epochs=1, seed=seed), CPU).run()
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(a.actions, b.actions) and not torch.equal(a.actions, c.actions)
 
 
-def test_without_online_epochs_and_with_one_seed(tmp_path):
+def test_one_seed_without_epochs_has_no_intervals(tmp_path):
     flags = ["--seeds", "1", "--pretrain_epochs", "0", "--online_epochs", "0", "--device", "cpu"]
     assert main([*flags, "--out", str(tmp_path)]) == 0
-    assert len(read(tmp_path / "epochs.csv")) == 3
+    rows = read(tmp_path / "epochs.csv")
+    assert len(rows) == 3 and {row["reward_low"] for row in rows} == {""}
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (["--seeds", "0"], "--seeds 0: outside its range; use a number in [1, inf)"),
+        (["--seeds", "0"], "--seeds 0: out of range; use a number in [1, inf)"),
         (["--actor_lr", "0"], "--actor_lr 0.0"),
         (["--rl_coeff", "-1"], "--rl_coeff -1.0"),
-        (["--target_return", "nan"], "--target_return nan: not a finite number"),
+        (["--target_return", "nan"], "--target_return nan: not finite"),
         (["--rl_rtg", "none"], "--rl_rtg"),
         (["--sedes", "3"], "did you mean --seed"),
         (["--device", "tpu"], "--device tpu"),
     ],
     ids=str,
 )
-def test_bad_flags_are_one_line(tmp_path, capsys, flags, said):
+def test_invalid_flags_are_one_line(tmp_path, capsys, flags, message):
     try:
         code = main(["--out", str(tmp_path / "out"), *flags])
     except SystemExit as ended:
         code = int(ended.code or 0)
-    told = capsys.readouterr()
-    assert code == 2 and said in told.err and told.err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert code == 2 and message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+def test_unwritable_output_folder_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*SMALL, "--out", str(tmp_path / "file")]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: --out {tmp_path / 'file'}") and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --out {tmp_path / 'file'}") and error.count("\n") == 1

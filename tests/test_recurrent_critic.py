@@ -1,4 +1,4 @@
-"""Recurrent critics against golden numbers and their equations; whole runs with them."""
+"""Recurrent critics: golden numbers, their equations, whole runs."""
 
 import copy
 import json
@@ -13,12 +13,12 @@ from torch import nn
 
 from critic import Critic, CriticConfig
 from get_args import parse_args
-from logger import method_name
 from main import EXIT_INTERRUPTED, main
 from recurrent_critic import NUM_LAYERS, RecurrentCritic
+from run.folder import method_name
 from run.setting_checks import notices
-from tests.conftest import GOLDEN, ROOT
-from tests.golden_weights import golden_weights, load_critic
+from tests.conftest import ROOT, golden_file
+from tests.golden_weights import golden_critic
 from tests.tiny_runs import (
     DETERMINISTIC,
     STOCHASTIC,
@@ -31,16 +31,10 @@ from tests.tiny_runs import (
 
 OBS, ACT, B, K = 4, 3, 2, 5
 ARCHS = ("RNN", "LSTM")
-NOT_TD3 = "--num_actor_update_interval 1 --use_entropy_reg 0 "
-METHODS = {
-    "TD3": DETERMINISTIC,
-    "stochastic TD3": STOCHASTIC,
-    "SAC": shlex.split(NOT_TD3 + "--rl_algo SAC --critic_time_aware 1"),
-    "IQL": shlex.split(NOT_TD3 + "--rl_algo IQL --critic_time_aware 2 --critic_activation tanh"),
-    "PPO": shlex.split(NOT_TD3 + "--rl_algo PPO"),
-    "AWR without LayerNorm": shlex.split(NOT_TD3 + "--rl_algo AWR --override_layernorm -1"),
-    "IQL without LayerNorm": shlex.split(NOT_TD3 + "--rl_algo IQL --override_layernorm -1"),
-}
+IQL = shlex.split(
+    "--rl_algo IQL --num_actor_update_interval 1 --use_entropy_reg 0 --critic_time_aware 2 "
+    "--critic_activation tanh"
+)
 
 
 def close(ours, theirs, tolerance=1e-5):
@@ -59,11 +53,10 @@ def inputs(*shape):
 
 @pytest.mark.parametrize(("arch", "normalized"), [*product(ARCHS, (0, 1))])
 def test_q_equals_golden(arch, normalized):
-    data = np.load(GOLDEN / f"recurrent_q_{arch.lower()}_ln{normalized}.npz")
-    config = CriticConfig(normalization="layernorm" if normalized else None)
-    critic = RecurrentCritic(5, 2, config, arch=arch)
-    load_critic(critic, golden_weights(data, "weights"))
+    data = np.load(golden_file(f"recurrent_q_{arch.lower()}_ln{normalized}.npz"))
     states, actions = torch.from_numpy(data["states"]), torch.from_numpy(data["actions"])
+    normalization = "layernorm" if normalized else None
+    critic = golden_critic(data, arch=arch, normalization=normalization)
     timesteps = torch.zeros(states.shape[:2], dtype=torch.int64)
     q = critic.q(states, actions, timesteps)
     close(q[0], data["q1"][..., 0])
@@ -72,7 +65,7 @@ def test_q_equals_golden(arch, normalized):
 
 
 def step_by_step(weights, x, arch, activation):
-    """Outputs (K, width) of the layers on one sequence (K, in), by their equations."""
+    """Outputs (K, width) of the layers for one sequence (K, in), by their equations."""
     for layer in range(NUM_LAYERS):
         w, u = weights[f"weight_ih_l{layer}"], weights[f"weight_hh_l{layer}"]
         bias = weights[f"bias_ih_l{layer}"] + weights[f"bias_hh_l{layer}"]
@@ -83,9 +76,9 @@ def step_by_step(weights, x, arch, activation):
             if arch == "RNN":
                 h = activation(z)
             else:
-                take, forget, cell, give = z.chunk(4)
-                c = forget.sigmoid() * c + take.sigmoid() * cell.tanh()
-                h = give.sigmoid() * c.tanh()
+                enter, forget, cell, leave = z.chunk(4)
+                c = forget.sigmoid() * c + enter.sigmoid() * cell.tanh()
+                h = leave.sigmoid() * c.tanh()
             outputs.append(h)
         x = torch.stack(outputs)
     return x
@@ -99,11 +92,8 @@ def test_members_follow_their_equations(arch, activation, norm):
     config = CriticConfig(activation, norm, hidden_dim=8)
     critic = make(arch, config, num_q=3, with_v=True)
     states, actions, timesteps = inputs(B, K)
-    q, v, function = (
-        critic.q(states, actions, timesteps),
-        critic.v(states),
-        getattr(torch, activation),
-    )
+    q, v = critic.q(states, actions, timesteps), critic.v(states)
+    function = getattr(torch, activation)
     x = torch.cat([states, actions], dim=-1)
     networks = [(q[i], critic.q_net, i, x) for i in range(3)] + [(v, critic.v_net, 0, states)]
     for ours, network, member, features in networks:
@@ -135,7 +125,7 @@ def test_values_depend_on_the_past_and_not_on_the_future(arch):
 
 @pytest.mark.parametrize(("num_q", "with_v"), [(2, False), (0, True), (2, True), (1, True)])
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("time_aware", [0, 1, 2])
+@pytest.mark.parametrize("time_aware", [0, 1])
 def test_shapes_and_gradients(arch, num_q, with_v, time_aware):
     config = CriticConfig(normalization="layernorm", time_aware=time_aware, hidden_dim=8)
     critic = make(arch, config, num_q=num_q, with_v=with_v)
@@ -166,7 +156,7 @@ def test_shapes_and_gradients(arch, num_q, with_v, time_aware):
 
 
 @pytest.mark.parametrize("time_aware", [1, 2])
-def test_only_time_aware_q_sees_the_time(time_aware):
+def test_only_time_aware_q_depends_on_time(time_aware):
     states, actions, timesteps = inputs(B, K)
     for aware in (0, time_aware):
         critic = make(config=CriticConfig(time_aware=aware, hidden_dim=8))
@@ -175,8 +165,8 @@ def test_only_time_aware_q_sees_the_time(time_aware):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_value_of_the_previous_action_is_learned(arch):
-    """What feed-forward critics cannot know: their error stays the target's variance, 1."""
+def test_recurrent_critics_learn_a_value_of_the_previous_action(arch):
+    """Feed-forward critics cannot: their error stays at the target's variance, 1."""
     torch.manual_seed(0)
     config, errors = CriticConfig("tanh", hidden_dim=16), []
     for critic in (make(arch, config), Critic(OBS, ACT, config)):
@@ -194,8 +184,8 @@ def test_a_value_of_the_previous_action_is_learned(arch):
     assert errors[1] > 0.7
 
 
-def test_a_copy_has_its_weights_in_one_block(monkeypatch):
-    """Else cuDNN would bring them together at every forward pass, with a warning."""
+def test_a_copy_keeps_its_weights_in_one_block(monkeypatch):
+    """Otherwise cuDNN would compact them at every forward pass, with a warning."""
     critic, flattened = make(), []
     monkeypatch.setattr(nn.RNN, "flatten_parameters", lambda self: flattened.append(self))
     twin = copy.deepcopy(critic)
@@ -209,45 +199,43 @@ def test_a_copy_has_its_weights_in_one_block(monkeypatch):
 
 
 @pytest.mark.usefixtures("short_horizons")
-@pytest.mark.parametrize(("arch", "method"), [*product(ARCHS, METHODS)])
-def test_a_run_goes_on_where_it_was_interrupted(data_dir, tmp_path, arch, method):
-    flags = [*METHODS[method], "--arch", arch, "--K", "3", "--eval_context_length", "2"]
+@pytest.mark.parametrize(("arch", "method"), [("RNN", STOCHASTIC), ("LSTM", IQL)])
+def test_an_interrupted_run_resumes_identically(data_dir, tmp_path, arch, method):
+    flags = [*method, "--arch", arch, "--K", "3", "--eval_context_length", "2"]
     flags += ["--max_online_iters", "2", "--eval_interval", "1"]
-    assert run(data_dir, tmp_path / "whole", *flags, recurrent=True) == 0
-    rows = metrics_of(tmp_path / "whole")
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert run(data_dir, whole, *flags, recurrent=True) == 0
+    rows = metrics_of(whole)
     assert [row["phase"] for row in rows] == ["pretrain", "online", "online"]
     assert all(np.isfinite(value) for row in rows for key, value in row.items() if "/" in key)
-    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    config = json.loads((whole / "config.json").read_text())
     assert config["recurrent"] is True
     assert config["method"].endswith(f"-{arch}")
 
-    part = tmp_path / "part"
     code = interrupted_run(data_dir, part, *flags, when=1, recurrent=True)
     assert code == EXIT_INTERRUPTED
     assert main(["--resume", str(part)], recurrent=True) == 0
     assert metrics_of(part) == rows
-    assert same_weights(part, tmp_path / "whole")
+    assert same_weights(part, whole)
 
 
-@pytest.mark.usefixtures("short_horizons")
 def contents(run_dir):
     return {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
 
-def test_the_other_entry_point_does_not_go_on_with_a_run(data_dir, tmp_path, capsys):
+@pytest.mark.usefixtures("short_horizons")
+def test_each_entry_point_resumes_only_its_own_runs(data_dir, tmp_path, capsys):
     for recurrent, program in ((True, "recurrent_main.py"), (False, "main.py")):
         run_dir = tmp_path / program
         flags = [*DETERMINISTIC, "--max_online_iters", "0"]
         assert run(data_dir, run_dir, *flags, recurrent=recurrent) == 0
         before = contents(run_dir)
         capsys.readouterr()
-        said = refusal(capsys, main(["--resume", str(run_dir)], not recurrent))
-        assert said.endswith(f"use {program}\n")
+        error = refusal(capsys, main(["--resume", str(run_dir)], not recurrent))
+        assert error.endswith(f"use {program}\n")
         assert contents(run_dir) == before
-    said = refusal(
-        capsys, main(["--resume", str(tmp_path / "recurrent_main.py"), "--arch", "LSTM"], True)
-    )
-    assert "--arch LSTM" in said
+    resume = ["--resume", str(tmp_path / "recurrent_main.py"), "--arch", "LSTM"]
+    assert "--arch LSTM" in refusal(capsys, main(resume, True))
 
 
 def test_the_entry_point_trains_recurrent_critics(monkeypatch):
@@ -264,7 +252,7 @@ def test_the_entry_point_trains_recurrent_critics(monkeypatch):
     assert given == [{"recurrent": True}]
 
 
-def test_help_and_notices_tell_of_recurrent_critics(capsys):
+def test_help_and_notices_mention_recurrent_critics(capsys):
     with pytest.raises(SystemExit):
         main(["--help"], recurrent=True)
     assert "recurrent critics (--arch)" in " ".join(capsys.readouterr().out.split())
@@ -276,8 +264,8 @@ def test_help_and_notices_tell_of_recurrent_critics(capsys):
 
 
 @pytest.mark.usefixtures("short_horizons")
-def test_options_that_only_feed_forward_critics_have(data_dir, tmp_path, capsys):
+def test_options_of_feed_forward_critics_are_rejected(data_dir, tmp_path, capsys):
     flags = [*DETERMINISTIC, "--critic_activation", "swish"]
-    said = refusal(capsys, run(data_dir, tmp_path / "run", *flags, recurrent=True))
-    assert "relu and tanh" in said
+    error = refusal(capsys, run(data_dir, tmp_path / "run", *flags, recurrent=True))
+    assert "relu and tanh" in error
     assert not (tmp_path / "run").exists()

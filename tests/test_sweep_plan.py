@@ -1,4 +1,4 @@
-"""From a sweep's file to its runs: what the files that ship say, and what is refused."""
+"""Sweep files: the runs of the shipped files, the order of flags, and rejected files."""
 
 import csv
 import shlex
@@ -37,7 +37,7 @@ ROWS = {
 
 
 def write_sweep(folder: Path, **fields: Any) -> Path:
-    """A small sweep with some fields replaced; those that are None are left out."""
+    """A small sweep with some fields replaced, or left out if None."""
     content = {
         "tasks": ["maze2d-umaze-v1"],
         "methods": ["TD3+ODT", "ODT"],
@@ -57,7 +57,6 @@ def task_of(row: str) -> str:
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_tables_have_the_published_rows_and_methods(path: Path) -> None:
-    """What the sweep leaves out is told in the file's comment."""
     number = path.stem.removeprefix("table")
     with shared_file("spec/paper_results.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["table"] == f"T{number}"]
@@ -76,8 +75,8 @@ def test_every_published_table_ships() -> None:
     assert [path.stem for path in TABLES] == ["table1", "table10", "table11", "table2", "table3"]
 
 
-def test_sweeps_shell_scripts_and_readme_are_the_same_commands() -> None:
-    """tests/test_published.py compares the shell scripts with README and the published program."""
+def test_sweeps_and_shell_scripts_have_the_same_commands() -> None:
+    """tests/test_published.py compares the shell scripts with the published commands."""
     suites = {"table1": "mujoco", "table2": "adroit", "table3": "antmaze", "table11": "maze2d"}
     for path in TABLES:
         delay = "5" if path.stem == "table10" else "0"
@@ -85,12 +84,12 @@ def test_sweeps_shell_scripts_and_readme_are_the_same_commands() -> None:
         methods = ",".join(dict.fromkeys(run.method for run in read_sweep(path, Path("exp")).runs))
         words = ["--method", methods, "--seeds", "16", "--delayed_reward", delay]
         ours = [run.settings for run in read_sweep(path, Path("exp")).runs if run.seed == 16]
-        named = ["--exp_name", path.stem]
-        assert set(ours) == set(shell_settings(suite, *words, "--", *named))
+        name = ["--exp_name", path.stem]
+        assert set(ours) == set(shell_settings(suite, *words, "--", *name))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_commands_of_a_dry_run_give_the_settings(path: Path, tmp_path, capsys) -> None:
+def test_dry_run_prints_commands_with_the_runs_settings(path: Path, tmp_path, capsys) -> None:
     assert main([str(path), "--save_dir", str(tmp_path), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     runs = read_sweep(path, tmp_path).runs
@@ -103,7 +102,7 @@ def test_commands_of_a_dry_run_give_the_settings(path: Path, tmp_path, capsys) -
     assert not list(tmp_path.iterdir())
 
 
-def test_flags_come_in_their_order(tmp_path) -> None:
+def test_later_flags_override_earlier_ones(tmp_path) -> None:
     path = write_sweep(
         tmp_path,
         tasks=["maze2d-*"],
@@ -126,7 +125,7 @@ def test_flags_come_in_their_order(tmp_path) -> None:
         )
 
 
-def test_without_published_flags_there_are_those_of_the_file_alone(tmp_path) -> None:
+def test_published_flags_can_be_left_out(tmp_path) -> None:
     path = write_sweep(tmp_path, published_flags=False, methods=["ODT"], name="plain", seeds=[1])
     (run,) = read_sweep(path, tmp_path).runs
     given = ["--env", "maze2d-umaze-v1", "--seed", "1", *METHOD_FLAGS["ODT"], "--exp_name", "plain"]
@@ -139,7 +138,7 @@ def test_without_published_flags_there_are_those_of_the_file_alone(tmp_path) -> 
     methods=st.lists(st.sampled_from(sorted(METHOD_FLAGS)), min_size=1, unique=True),
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
 )
-def test_runs_are_the_product(tasks, methods, seeds, tmp_path_factory) -> None:
+def test_runs_are_the_product_of_all_lists(tasks, methods, seeds, tmp_path_factory) -> None:
     path = write_sweep(tmp_path_factory.mktemp("s"), tasks=tasks, methods=methods, seeds=seeds)
     runs = read_sweep(path, Path("exp")).runs
     assert [(run.task, run.method, run.seed) for run in runs] == [
@@ -154,69 +153,73 @@ def test_runs_are_the_product(tasks, methods, seeds, tmp_path_factory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
-        ({"tasks": ["hoper-medium-v2"]}, "hoper-medium-v2: unknown task; the nearest names are"),
+        (
+            {"tasks": ["hoper-medium-v2"]},
+            "hoper-medium-v2: unknown task; similar names: hopper",
+        ),
         ({"tasks": ["pen-*-v9"]}, "pen-*-v9: unknown task"),
-        ({"tasks": []}, "tasks: is missing or empty"),
-        ({"methods": None}, "methods: is missing or empty"),
+        ({"tasks": []}, "tasks: missing or empty"),
+        ({"methods": None}, "methods: missing or empty"),
         ({"methods": ["ODT+TD3"]}, "ODT+TD3: unknown method"),
         ({"methods": [{"a/b": {}}]}, "a/b: use letters"),
         ({"methods": [{"new": {"embed_dimm": 3}}]}, "embed_dimm: unknown flag; did you mean"),
-        ({"methods": [{"new": ["embed_dim"]}]}, "is not a table of flags"),
+        ({"methods": [{"new": ["embed_dim"]}]}, "is not a mapping of flags"),
         ({"methods": ["ODT", "ODT"]}, "each name once"),
         ({"seeds": [1, "two"]}, "seeds"),
-        ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": [1, 1]}, "use distinct integers"),
         ({"seeds": [-1]}, "--seed -1"),
-        ({"seeds": 3}, "seeds: 3 is of the wrong kind"),
+        ({"seeds": 3}, "seeds: 3 has the wrong type"),
         ({"seedz": [1]}, "seedz: unknown field; did you mean seeds?"),
         ({"flags": {"embed_dim": "wide"}}, "--embed_dim: invalid int value: 'wide'"),
-        ({"flags": {"embed_dim": [32, 64]}}, "is not one value"),
-        ({"flags": {"embed_dim": 30}}, "--embed_dim 30 is not a multiple of --n_head 4"),
+        ({"flags": {"embed_dim": [32, 64]}}, "is not a single value"),
+        ({"flags": {"embed_dim": 30}}, "--embed_dim 30"),
         ({"flags": {"K": 1, "eval_context_length": 2}}, "--eval_context_length 2"),
-        ({"flags": {"run_dir": "x"}}, "run_dir: is set by the sweep itself"),
-        ({"task_flags": {"hopper-*": {"K": 1}}}, "hopper-*: fits none of the tasks"),
+        ({"flags": {"run_dir": "x"}}, "run_dir: set by the sweep itself"),
+        ({"task_flags": {"hopper-*": {"K": 1}}}, "hopper-*: matches none of the tasks"),
         ({"name": "a/b"}, "name 'a/b'"),
         ({"cpus": 0}, "cpus 0"),
         ({"gpus": 2}, "gpus 2"),
         ({"retries": -1}, "retries -1"),
-        ({"published_flags": "no"}, "published_flags: 'no' is of the wrong kind"),
+        ({"published_flags": "no"}, "published_flags: 'no' has the wrong type"),
     ],
 )
-def test_bad_files_are_one_line_and_leave_nothing(fields, said, tmp_path, capsys) -> None:
+def test_invalid_files_are_one_line(fields, message, tmp_path, capsys) -> None:
     path = write_sweep(tmp_path, **fields)
     assert main([str(path), "--save_dir", str(tmp_path / "exp")]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path}: ") and error.count("\n") == 1
-    assert said in error
+    assert message in error
     assert not (tmp_path / "exp").exists()
 
 
 @pytest.mark.parametrize("text", ["tasks: [", "- a", "", "!!python/object:os.system {}", "a: \x00"])
-def test_files_that_are_no_sweep(text, tmp_path, capsys) -> None:
+def test_other_files_are_rejected_in_one_line(text, tmp_path, capsys) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
     assert main([str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main([str(tmp_path / "none.yaml")]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "unreadable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--tasks", "pen-*"], "--tasks pen-*: not in this sweep: maze2d-umaze-v1"),
-        (["--methods", "TD3"], "--methods TD3: not in this sweep: TD3+ODT, ODT"),
-        (["--seeds", "3"], "--seeds 3: not in this sweep: 1, 2"),
+        (["--tasks", "pen-*"], "--tasks pen-*: not in this sweep; use maze2d-umaze-v1"),
+        (["--methods", "TD3"], "--methods TD3: not in this sweep; use TD3+ODT, ODT"),
+        (["--seeds", "3"], "--seeds 3: not in this sweep; use 1, 2"),
         (["--cpus", "0"], "cpus 0"),
         (["--", "--emb_dim", "3"], "unrecognized arguments: --emb_dim"),
-        (["--", "--seed", "3"], "--seed is set by the sweep itself"),
+        (["--", "--seed", "3"], "--seed: set by the sweep itself"),
         (["--", "--resume=x"], "--resume"),
+        (["--", "--exp_name", "x"], "--exp_name: set by the sweep itself"),
         (["--dryrun"], "did you mean --dry-run?"),
         (["--dry-run", "--here"], "not allowed with"),
     ],
 )
-def test_bad_command_lines_are_one_line(words, said, tmp_path, capsys) -> None:
+def test_invalid_command_lines_are_one_line(words, message, tmp_path, capsys) -> None:
     path = write_sweep(tmp_path)
     try:
         code = main([str(path), "--save_dir", str(tmp_path / "exp"), *words])
@@ -224,18 +227,18 @@ def test_bad_command_lines_are_one_line(words, said, tmp_path, capsys) -> None:
         code = int(str(ended.code))
     error = capsys.readouterr().err
     assert code == 2 and error.startswith("error: ") and error.count("\n") == 1
-    assert said in error
+    assert message in error
     assert not (tmp_path / "exp").exists()
 
 
-def test_only_some_runs(tmp_path, capsys) -> None:
+def test_options_select_runs(tmp_path, capsys) -> None:
     path = write_sweep(tmp_path, tasks=["maze2d-*"], seeds=[1, 2, 3])
     words = ["--tasks", "*-v1", "--methods", "ODT", "--seeds", "1,3"]
     assert main([str(path), "--save_dir", str(tmp_path / "e"), *words, "--dry-run"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3 * 2
 
 
-def test_missing_datasets_are_told_before_anything_starts(data_dir, tmp_path, capsys) -> None:
+def test_missing_datasets_are_reported_before_the_start(data_dir, tmp_path, capsys) -> None:
     tasks = ["maze2d-umaze-v1", "maze2d-medium-v1", "pen-human-v1"]
     path = write_sweep(tmp_path, tasks=tasks, flags={"data_dir": str(data_dir)})
     assert main([str(path), "--save_dir", str(tmp_path / "exp"), "--here"]) == 2

@@ -1,4 +1,4 @@
-"""Whole runs by the command line with tiny models, and what they leave."""
+"""Whole runs with tiny models, and their results."""
 
 import json
 import shlex
@@ -8,6 +8,7 @@ import torch
 
 from main import Experiment, main
 from run.checkpoint import load_checkpoint
+from run.files import METRICS_FILE
 
 TINY = shlex.split(
     "--device cpu --embed_dim 16 --n_layer 2 --n_head 2 --batch_size 8 --log_to_tb 0 "
@@ -21,34 +22,39 @@ STOCHASTIC = shlex.split("--stoc 1 --use_entropy_reg 1 --actor_rl_coeff 0.1")
 
 
 def run(data_dir, run_dir, *flags, env="maze2d-umaze-v1", recurrent=False):
+    """A new run; returns its exit code."""
     where = ["--env", env, "--data_dir", str(data_dir), "--run_dir", str(run_dir)]
     return main([*where, *TINY, *flags], recurrent)
 
 
 def interrupted_run(data_dir, run_dir, *flags, when, recurrent=False):
-    """Ends when online iteration `when` (from 0) has collected its episodes."""
+    """A run interrupted after collecting in online iteration `when` (from 0)."""
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_collecting(patch, when)
+        return run(data_dir, run_dir, *flags, recurrent=recurrent)
+
+
+def interrupt_collecting(monkeypatch, when):
     collect = Experiment.collect
 
     def interrupted(self):
         metrics = collect(self)
-        if self.iterations["online"] == when:
+        if self.progress.iteration == when:
             raise KeyboardInterrupt
         return metrics
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Experiment, "collect", interrupted)
-        return run(data_dir, run_dir, *flags, recurrent=recurrent)
+    monkeypatch.setattr(Experiment, "collect", interrupted)
 
 
 def metrics_of(run_dir):
-    """The rows of a run without those that measure time."""
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    """The rows of a run without times."""
+    rows = [json.loads(line) for line in (run_dir / METRICS_FILE).read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
 
 
 def weights_of(run_dir):
-    state = load_checkpoint(run_dir, "cpu")["trainer"]
-    return {**state["actor"], **{f"critic.{k}": v for k, v in state["critic_target"].items()}}
+    state, nets = load_checkpoint(run_dir)["trainer"], ("actor", "critic", "critic_target")
+    return {f"{net}.{key}": x for net in nets for key, x in state[net].items()}
 
 
 def same_weights(a, b):
@@ -57,7 +63,7 @@ def same_weights(a, b):
 
 
 def refusal(capsys, code):
-    """The one line of a refusal."""
+    """The one-line error of a refused command."""
     assert code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -2,12 +2,13 @@
 
     reward = -4 sum_t |a_t - OPTIMUM_t|^2
 
-The first action is seen in the second state, so it can only be learned through the value of that
-state. The offline data's actions lie around -OPTIMUM, but reach OPTIMUM.
+The second state contains the first action, which can only be learned through that state's value.
+The offline actions are spread around -OPTIMUM, wide enough to cover OPTIMUM.
 """
 
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ STEPS = 2
 OPTIMUM = np.array([[0.3, -0.3], [-0.3, 0.3]])
 BEHAVIOUR_STD = 0.4
 OFFLINE_EPISODES, COLLECTED_EPISODES = 400, 128
-# of any other task only the sizes of states and actions are used
+# only its observation and action sizes matter here
 TASK = replace(TASKS["maze2d-umaze-v1"], horizon=STEPS)
 ACTING = RolloutSettings(TASK, STEPS, np.zeros(TASK.obs_dim), np.ones(TASK.obs_dim))
 
@@ -38,7 +39,7 @@ SMALL = replace(
 
 
 class TwoSteps:
-    """As many episodes as wanted side by side."""
+    """Any number of episodes in parallel."""
 
     def __init__(self, num_envs):
         self.num_envs, self.faulted = num_envs, np.zeros(num_envs, bool)
@@ -67,7 +68,7 @@ class TwoSteps:
 
 
 def offline_buffer(seed):
-    """Episodes of the behaviour policy; returns-to-go are all 0, so that they tell nothing."""
+    """Episodes of the behaviour policy; with all returns-to-go 0, they carry no information."""
     rng = np.random.default_rng(seed)
     envs = TwoSteps(OFFLINE_EPISODES)
     states, rewards = [envs.reset()], []
@@ -87,38 +88,40 @@ def offline_buffer(seed):
 
 
 def regret(trainer):
-    """How far the mean actions are from the optimum: the sum of squares over steps and actions."""
+    """Squared distance of the mean actions to the optimum, summed over steps and dimensions."""
     actor = trainer.nets.actor.eval()
     return -rollout(actor, TwoSteps(1), ACTING, 0.0)[0].raw_return / 4.0
 
 
-def train(
-    settings,
-    rl_coeff,
-    sup_coeff,
-    seed=0,
-    iterations=6,
-    updates=10,
-    pretraining=60,
-    prev_policy_coeff=0.0,
-):
-    """Pretrain on the offline data, then train with these coefficients; returns the trainer."""
+@cache
+def pretrained(settings, seed, updates):
+    """State of a trainer after supervised updates on the offline data."""
     torch.manual_seed(seed)
     trainer, buffer = Trainer(settings, TASK, torch.device("cpu")), offline_buffer(seed)
-    sample = partial(buffer.sample, settings.batch_size, STEPS, offline=True)
     trainer.start_phase(0.0, 1.0)
-    trainer.run_iteration(sample, pretraining)
-    trainer.start_phase(rl_coeff, sup_coeff, prev_policy_coeff)
-    online = None
+    sample = partial(buffer.sample, settings.batch_size, STEPS, offline=True)
+    trainer.run_iteration(sample, updates)
+    return trainer.state_dict()
+
+
+def train(settings, *coefficients, seed=0, iterations=6, updates=10, pretraining=40):
+    """Pretrain, then train with these coefficients of the losses; returns the trainer."""
+    trainer, buffer = Trainer(settings, TASK, torch.device("cpu")), offline_buffer(seed)
+    # a copy, because optimisers adopt the loaded moments
+    trainer.load_state_dict(deepcopy(pretrained(settings, seed, pretraining)))
+    torch.manual_seed(seed)
+    trainer.start_phase(*coefficients)
+    sample = partial(buffer.sample, settings.batch_size, STEPS, offline=True)
+    on_policy = None
     if isinstance(trainer.algorithm, OnPolicyGradient):
-        online = OnlineBuffer(buffer, trainer.algorithm, settings.batch_size, STEPS)
+        on_policy = OnlineBuffer(buffer, trainer.algorithm, settings.batch_size, STEPS)
     explore = partial(exploring_action, noise=trainer.noise, std=0.1)
     for _ in range(iterations):
-        if online is not None:
+        if on_policy is not None:
             actor = trainer.nets.actor.eval()
             episodes = rollout(actor, TwoSteps(COLLECTED_EPISODES), ACTING, 0.0, explore)
             for episode in episodes:
                 buffer.add(episode.trajectory)
-            online.start_iteration(episodes, actor)
-        trainer.run_iteration(sample, updates, online=online)
+            on_policy.start_iteration(episodes, actor)
+        trainer.run_iteration(sample, updates, on_policy=on_policy)
     return trainer

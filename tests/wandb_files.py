@@ -1,15 +1,15 @@
-"""What an offline run of wandb has written down: its file of records, read back."""
+"""Reads the records of an offline wandb run."""
 
 from pathlib import Path
 from typing import Any
 
-# a log of records in blocks, as LevelDB's: 7 bytes of header each, whole or in parts
+# a LevelDB log: blocks of records with a 7-byte header, whole or in parts
 _BLOCK, _HEADER, _FILE_HEADER = 32768, 7, 7
 _FULL, _LAST = 1, 4
 
 
 def records(path: Path) -> list[Any]:
-    """The records of a .wandb file, as messages of wandb's own."""
+    """The records of a .wandb file, as wandb's protobuf messages."""
     from wandb.proto import wandb_internal_pb2
 
     content, place = path.read_bytes(), _FILE_HEADER
