@@ -57,7 +57,7 @@ format: $(VENV)/.development ## bring the code into its format
 docs: $(VENV)/.development ## build the documentation as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN) -m mkdocs build --strict
 
-reliability: $(VENV)/.runtime ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
+reliability: $(VENV)/.development ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
 	OMP_NUM_THREADS=1 $(BIN) -m tests.reliability
 
 clean: ## remove .venv and caches; datasets and runs stay

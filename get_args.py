@@ -226,7 +226,7 @@ class Settings:
     AWR_beta: float = flag(1.0, ALGORITHM, "temperature of the advantage weights",
         within=POSITIVE)
     AWR_normalize_adv: int = flag(0, ALGORITHM, "1 normalises the advantages", choices=SWITCH)
-    AWR_buffer_size: int = flag(50_000, ALGORITHM, "the online buffer keeps the newest whole "
+    AWR_buffer_size: int = flag(50_000, ALGORITHM, "the on-policy buffer keeps the newest whole "
         "trajectories with at least this many transitions", within=AT_LEAST_ONE)
     AWR_td_lambda: float = flag(0.98, ALGORITHM, "lambda of the TD(lambda) returns",
         within=FRACTION)

@@ -11,10 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import d4rl_envs
-from collecting import JumpStart, return_to_ask_for, schedule_metrics
+from collecting import JumpStart, schedule_metrics, target_return
 from data import dataset_path, load_dataset
 from evaluation import (
     RolloutSettings,
@@ -26,22 +24,16 @@ from evaluation import (
 )
 from fast_cpu.device_tuning import check_device, tune_device
 from get_args import Settings
-from logger import Logger, create_run_dir
+from logger import Logger
 from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
-from rl_gradients.online_buffer import OnlineBuffer
-from run.checkpoint import (
-    CheckpointStore,
-    check_shapes,
-    load_checkpoint,
-    refusing_foreign_state,
-    rng_state,
-    set_rng_state,
-    state_files,
-)
-from run.files import DIVERGENCE_FILE
+from rl_gradients.on_policy_buffer import OnPolicyBuffer
+from run.checkpoint import CheckpointStore, load_checkpoint
+from run.files import VIDEO_FOLDER
+from run.folder import create_run_dir
 from run.resume import read_settings
 from run.setting_checks import check_settings, notices
+from run.snapshot import Progress, best_policy_state, checkpoint_state, restore
 from run.state import RunSession
 from run.stopping import (
     EXIT_DIVERGED,
@@ -50,7 +42,8 @@ from run.stopping import (
     EXIT_USER_ERROR,
     Stopped,
     StopSignal,
-    resume_command,
+    explain_divergence,
+    next_step,
 )
 from run.training_log import Divergence
 from run.video import VideoRecorder
@@ -60,110 +53,97 @@ from trainer import Trainer
 from trajectories import Batch
 from utils import UserError, seed_everything, select_device
 
-# evaluation environment i has seed i, collecting environment i this much more
-COLLECTING_SEED = 100
-# after a divergence, the learning rate to try is so many times lower
-LOWER_RATE = 3.0
+# evaluation environments have the seeds 0, 1, ..., collection environments 100, 101, ...
+COLLECTION_SEED = 100
 
 
 class Experiment:
-    """One run: the offline data, the environments, the agent and the log, wired together.
+    """One run: offline data, environments, agent and logger wired together.
 
     Args:
         settings: Checked settings.
-        stop: Tells whether the run is to end early.
+        stop: Whether the run should stop early.
 
     Raises:
-        UserError: the data, the run's folder or the device is not usable. Nothing is written
-            before all of them are.
+        UserError: the data, device, folder or checkpoint cannot be used; nothing is written then.
     """
 
     def __init__(self, settings: Settings, stop: Callable[[], bool] = lambda: False) -> None:
-        self.settings, self.task = settings, get_task(settings.env)
-        self._stop = stop
+        self.settings, self.task, self._stop = settings, get_task(settings.env), stop
         self.device = select_device(settings.device, settings.force_device)
         check_device(self.device, settings.precision, bool(settings.compile))
         self.budget = settings.max_online_transitions or self.task.online_budget
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
         seed_everything(settings.seed)
         self.trainer = Trainer(settings, self.task, self.device)
-        mode = "rgb_array" if settings.video_debug else None
-        make = partial(
-            d4rl_envs.make_vector,
-            self.task,
-            backend=settings.env_backend,
-            legacy_python=settings.legacy_python,
-        )
-        self.eval_envs = make(range(settings.num_eval_episodes), mode)
-        self.online_envs = make(
-            range(COLLECTING_SEED, COLLECTING_SEED + settings.num_online_rollouts)
-        )
-        self.video = VideoRecorder(self.eval_envs) if settings.video_debug else None
+        self._make_environments()
         fingerprint = self._load_data(path)
-        # not before: what loading frees is to go back to the system
+        # after loading, so that memory freed by it returns to the system
         tune_device(self.device, settings.precision)
-        self.online_buffer = None
+        self.on_policy: OnPolicyBuffer | None = None
         if isinstance(self.trainer.algorithm, OnPolicyGradient):
-            self.online_buffer = OnlineBuffer(
+            self.on_policy = OnPolicyBuffer(
                 self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
             )
         self.jump_start = JumpStart(settings)
-        self.iterations = {"pretrain": 0, "online": 0}
-        self.phase = ""
-        self.transitions = 0
-        # of the iteration under way: what its collecting gave
-        self.collected: dict[str, float] = {}
-        self.best_score = -math.inf
-        self.start = time.perf_counter()
-        run_dir = create_run_dir(settings)
-        self.session = RunSession(run_dir)
-        state = self._read_checkpoint(run_dir) if settings.resume else None
-        self.logger = Logger(run_dir, settings, fingerprint)
-        self.checkpoints = CheckpointStore(run_dir, settings.keep_checkpoints, state)
+        self.progress = Progress()
+
+        self.run_dir = create_run_dir(settings)
+        self.session = RunSession(self.run_dir)
+        state = load_checkpoint(self.run_dir) if settings.resume else None
         if state is not None:
-            with refusing_foreign_state():
-                self._load_state_dict(state)
+            restore(self, state)
+            self.trainer.set_coefficients(*self._coefficients())
+        self.logger = Logger(
+            self.run_dir, settings, fingerprint, self.eval_envs.engine, self.progress.rows
+        )
+        self.checkpoints = CheckpointStore(self.run_dir, settings.keep_checkpoints, state)
+
+    def _make_environments(self) -> None:
+        s = self.settings
+        make = partial(
+            d4rl_envs.make_vector, self.task, backend=s.env_backend, legacy_python=s.legacy_python
+        )
+        mode = "rgb_array" if s.video_debug else None
+        self.eval_envs = make(range(s.num_eval_episodes), mode)
+        self.online_envs = make(range(COLLECTION_SEED, COLLECTION_SEED + s.num_online_rollouts))
+        self.video = VideoRecorder(self.eval_envs) if s.video_debug else None
 
     def _load_data(self, path: Path) -> dict[str, Any]:
-        """Make the replay buffer of the offline data; returns the data's fingerprint."""
-        settings = self.settings
+        """Fill the replay buffer with the offline data; returns the data's fingerprint."""
+        s = self.settings
         dataset = load_dataset(
             path,
             self.task,
-            remove_trivial=bool(settings.remove_trivial_trajs),
-            delayed_reward=settings.delayed_reward,
+            remove_trivial=bool(s.remove_trivial_trajs),
+            delayed_reward=s.delayed_reward,
             spare_rows=self._online_rows(),
         )
-        score = float(self.task.normalized_score(dataset.raw_returns.mean()))
+        mean, std = dataset.state_mean, dataset.state_std
         self.rollout_settings = RolloutSettings(
-            self.task,
-            settings.eval_context_length,
-            dataset.state_mean,
-            dataset.state_std,
-            settings.delayed_reward,
+            self.task, s.eval_context_length, mean, std, s.delayed_reward
         )
-        fingerprint = dataset.fingerprint | {"mean_normalized_score": score}
-        fingerprint["engine"] = self.eval_envs.engine
-        rtg_scale = self.task.rtg_scale
-        self.buffer = ReplayBuffer(dataset, settings.replay_size, rtg_scale, self.device)
-        return fingerprint
+        self.buffer = ReplayBuffer(dataset, s.replay_size, self.task.rtg_scale, self.device)
+        score = float(self.task.normalized_score(dataset.raw_returns.mean()))
+        return dataset.fingerprint | {"mean_normalized_score": score}
 
     def _online_rows(self) -> int:
-        """Rows that collected transitions can come to need: room for them is made at once."""
+        """Buffer rows to reserve for collected transitions."""
         s, horizon = self.settings, self.task.horizon
         iteration = s.minimum_sapairs_per_iter + s.num_online_rollouts * horizon
-        # twice what the buffer holds, so that old rows make way in large blocks
-        held = 2 * s.replay_size * horizon
-        return min(self.budget, held, s.max_online_iters * iteration) + iteration
+        # twice the buffer's capacity, so that old rows are dropped in large blocks
+        capacity = 2 * s.replay_size * horizon
+        return min(self.budget, capacity, s.max_online_iters * iteration) + iteration
 
     def run(self) -> None:
-        """Pretrain, fine-tune, leave checkpoints.
-
-        Raises:
-            Stopped: early, on request.
-            Divergence: a loss is not finite any more.
-        """
-        self._say_hello()
+        """Pretrain, then fine-tune."""
+        for notice in notices(self.settings):
+            self.logger.info(f"note: {notice}")
+        actor = sum(p.numel() for p in self.trainer.nets.actor.parameters())
+        self.logger.info(
+            f"{self.task.name} on {self.device}: {self.buffer.num_offline_transitions:,} offline "
+            f"transitions, {actor:,} actor parameters, results in {self.run_dir}"
+        )
         try:
             with self.session:
                 self.pretrain()
@@ -172,239 +152,128 @@ class Experiment:
             self.logger.finish()
             self.eval_envs.close()
             self.online_envs.close()
-        self.logger.info(f"finished; results are in {self.logger.run_dir}")
-
-    def _say_hello(self) -> None:
-        log, buffer = self.logger, self.buffer
-        for notice in notices(self.settings):
-            log.info(f"note: {notice}")
-        actor = sum(p.numel() for p in self.trainer.nets.actor.parameters())
-        log.info(
-            f"{self.task.name} on {self.device}: {buffer.num_offline_transitions:,} offline "
-            f"transitions, {actor:,} actor parameters, results in {log.run_dir}"
-        )
+        self.logger.info(f"Finished. Results are in {self.run_dir}")
 
     def pretrain(self) -> None:
-        """Supervised learning on all offline trajectories (the critic learns along)."""
-        s = self.settings
+        """Supervised learning on all offline trajectories; the critic is trained too."""
+        s, done = self.settings, self.progress.iterations
         sample = partial(self.buffer.sample, s.batch_size, s.K, offline=True)
-        while self.iterations["pretrain"] < s.max_pretrain_iters:
+        while done["pretrain"] < s.max_pretrain_iters:
             self._start_phase("pretrain")
             metrics = self._train(sample, s.num_updates_per_pretrain_iter)
             metrics |= self.evaluate()
-            last = self.iterations["pretrain"] + 1 >= s.max_pretrain_iters
-            self._finish_iteration(metrics, last)
+            self._finish_iteration(metrics, last=done["pretrain"] + 1 >= s.max_pretrain_iters)
 
     def finetune(self) -> None:
-        """Collect, add to the replay buffer, train, until the iterations or the budget end."""
-        s = self.settings
+        """Collect episodes and train on the replay buffer, until the iterations or budget end."""
+        s, progress = self.settings, self.progress
         sample = partial(self.buffer.sample, s.batch_size, s.K)
-        while self.iterations["online"] < s.max_online_iters and (
-            self.collected or self.transitions < self.budget
+        while progress.iterations["online"] < s.max_online_iters and (
+            progress.collected or progress.transitions < self.budget
         ):
             self._start_phase("online")
-            # an iteration that was stopped in training has collected already
-            self.collected = self.collected or self.collect()
-            metrics = self._train(sample, s.num_updates_per_online_iter, self.online_buffer)
-            metrics |= self.collected
-            iteration = self.iterations["online"] + 1
-            last = iteration >= s.max_online_iters or self.transitions >= self.budget
+            # an iteration that was stopped during training has already collected
+            progress.collected = progress.collected or self.collect()
+            metrics = self._train(sample, s.num_updates_per_online_iter, self.on_policy)
+            metrics |= progress.collected
+            iteration = progress.iteration + 1
+            last = iteration >= s.max_online_iters or progress.transitions >= self.budget
             if last or iteration % s.eval_interval == 0:
                 metrics |= self.evaluate()
-            self.collected = {}
+            progress.collected = {}
             self._finish_iteration(metrics, last)
 
     def collect(self) -> dict[str, float]:
-        """Roll out whole episodes until there are enough steps, and add them to the buffer."""
-        s, actor, iteration = self.settings, self.trainer.nets.actor, self.iterations["online"]
+        """Collect the iteration's episodes into the replay buffer; returns their metrics."""
+        s, actor, iteration = self.settings, self.trainer.nets.actor, self.progress.iteration
         start = time.perf_counter()
         actor.train(s.online_data_mode == "train")
-        choose = partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise)
         episodes = collect_episodes(
             self.jump_start.policy(actor, iteration),
             self.online_envs,
             self.rollout_settings,
-            return_to_ask_for(s, iteration),
-            choose,
+            target_return(s, iteration),
+            partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise),
             s.minimum_sapairs_per_iter,
         )
         stored = [episode for episode in episodes if episode.length > 0]
-        for episode in stored:
-            self.buffer.add(episode.trajectory)
-        if self.online_buffer is not None:
-            self.online_buffer.start_iteration(stored, actor)
-        self.transitions += sum(episode.length for episode in stored)
+        if self.on_policy is not None:
+            self.on_policy.add(stored, actor)
+        else:
+            for episode in stored:
+                self.buffer.add(episode.trajectory)
+        self.progress.transitions += sum(episode.length for episode in stored)
         metrics = collection_metrics(episodes, self.task) | schedule_metrics(s, iteration)
-        metrics["time/rollout"] = time.perf_counter() - start
-        return metrics
+        return metrics | {"time/rollout": time.perf_counter() - start}
 
     def evaluate(self) -> dict[str, float]:
-        """Play the evaluation episodes with the mean action."""
-        start = time.perf_counter()
+        """Run the evaluation episodes with mean actions; returns their metrics."""
+        start, target = time.perf_counter(), self.settings.eval_rtg
         actor = self.trainer.nets.actor.eval()
-        after_step = self.video.after_step if self.video else lambda: None
-        target = self.settings.eval_rtg
-        episodes = rollout(
-            actor, self.eval_envs, self.rollout_settings, target, after_step=after_step
-        )
+        record = self.video.after_step if self.video else lambda: None
+        episodes = rollout(actor, self.eval_envs, self.rollout_settings, target, after_step=record)
         if self.video:
             self._save_video(self.video)
         metrics = evaluation_metrics(episodes, self.task)
-        metrics["time/evaluation"] = time.perf_counter() - start
-        return metrics
+        return metrics | {"time/evaluation": time.perf_counter() - start}
 
     def _save_video(self, video: VideoRecorder) -> None:
-        if video.problem:
-            self.logger.warning(f"no video: {video.problem}")
-            self.video = None
-            return
-        name = f"{self.phase}_{self.iterations[self.phase] + 1}.gif"
+        name = f"{VIDEO_FOLDER}/{self.progress.phase}_{self.progress.iteration + 1}.gif"
         try:
-            video.save(self.logger.run_dir / "videos" / name)
+            video.save(self.run_dir / name)
         except OSError as error:
-            self.logger.warning(f"no video: videos/{name} was not written: {error}")
-
-    def _train(
-        self, sample: Callable[[], Batch], updates: int, online: OnlineBuffer | None = None
-    ) -> dict[str, float]:
-        phase = self.phase
-        bar = self.logger.progress(updates, f"{phase} {self.iterations[phase] + 1}")
-        try:
-            metrics = self.trainer.run_iteration(sample, updates, bar.update, online, self._stop)
-        finally:
-            bar.close()
-        if metrics is None:
-            self._save()
-            raise Stopped
-        return metrics
-
-    def _coefficients(self) -> tuple[float, ...]:
-        """Weights of the RL loss, of the supervised one and of the distance, in this phase."""
-        s = self.settings
-        if self.phase == "online":
-            return s.actor_rl_coeff, s.actor_sup_coeff, s.prev_policy_coeff
-        return (s.actor_rl_coeff, s.actor_sup_coeff) if s.RL_from_start else (0.0, 1.0)
+            self.logger.warning(f"{name} not written: {error}")
+        if video.problem:
+            self.logger.warning(f"no videos: {video.problem}")
+            self.video = None
 
     def _start_phase(self, phase: str) -> None:
-        """Once per phase: its coefficients and fresh targets."""
-        if self.phase != phase:
-            self.phase = phase
+        """Set the phase's coefficients and reset the target networks, once per phase."""
+        if self.progress.phase != phase:
+            self.progress.phase = phase
             self.trainer.start_phase(*self._coefficients())
             if phase == "online":
                 self.jump_start.start(self.trainer.nets.actor)
 
-    def _finish_iteration(self, metrics: dict[str, float], last: bool) -> None:
-        """Log the iteration, keep what is good, and end here where that is asked for.
+    def _coefficients(self) -> tuple[float, ...]:
+        """Weights of the phase's RL loss, supervised loss and distance to the previous policy."""
+        s = self.settings
+        if self.progress.phase == "online":
+            return s.actor_rl_coeff, s.actor_sup_coeff, s.prev_policy_coeff
+        return (s.actor_rl_coeff, s.actor_sup_coeff) if s.RL_from_start else (0.0, 1.0)
 
-        Args:
-            metrics: All of the iteration.
-            last: Whether it is the last one of its phase.
-        """
-        phase = self.phase
-        self.iterations[phase] += 1
+    def _train(
+        self, sample: Callable[[], Batch], updates: int, on_policy: OnPolicyBuffer | None = None
+    ) -> dict[str, float]:
+        """Train for one iteration; returns its metrics."""
+        with self.logger.progress(updates, self.progress.place) as bar:
+            metrics = self.trainer.run_iteration(sample, updates, bar.update, on_policy, self._stop)
+        if metrics is None:
+            self.checkpoints.save(checkpoint_state(self), self.buffer.collected)
+            raise Stopped
+        return metrics
+
+    def _finish_iteration(self, metrics: dict[str, float], last: bool) -> None:
+        """Log the iteration (`last`: of its phase), write checkpoints, and stop if requested."""
+        progress, interval = self.progress, self.settings.checkpoint_interval
+        progress.iterations[progress.phase] += 1
         metrics["replay/trajectories"] = self.buffer.num_trajectories
         metrics["replay/transitions"] = self.buffer.num_transitions
-        metrics["time/total"] = time.perf_counter() - self.start
-        self.logger.log(phase, self.iterations[phase], self.transitions, metrics)
-        if metrics.get("evaluation/normalized_score", -math.inf) > self.best_score:
-            self._save_best(metrics)
-        if last or self._stop() or self.iterations[phase] % self.settings.checkpoint_interval == 0:
-            self._save()
-        if self._stop():
+        metrics["time/total"] = progress.seconds
+        self.logger.log(progress.phase, progress.iteration, progress.transitions, metrics)
+        score = metrics.get("evaluation/normalized_score", -math.inf)
+        if score > progress.best_score:
+            progress.best_score = score
+            self.checkpoints.save_best(best_policy_state(self, metrics))
+        stopping = self._stop()
+        if last or stopping or progress.iteration % interval == 0:
+            self.checkpoints.save(checkpoint_state(self), self.buffer.collected)
+        if stopping:
             raise Stopped
-
-    def _save_best(self, metrics: dict[str, float]) -> None:
-        self.best_score = metrics["evaluation/normalized_score"]
-        state = {
-            **self._identity(),
-            "trainer": {"actor": self.trainer.nets.actor.state_dict()},
-            "evaluation": {k: v for k, v in metrics.items() if k.startswith("evaluation/")},
-        }
-        try:
-            self.checkpoints.save_best(state)
-        except OSError as error:
-            self.logger.warning(f"the best policy was not written: {error}")
-
-    def _save(self) -> None:
-        """Write a checkpoint; where that fails the run goes on with the one before."""
-        state = self.state_dict()
-        stored_from = state["buffer"]["stored_from"]
-        start = max(self.checkpoints.trajectories_written, stored_from)
-        label = f"{self.phase}-{self.iterations[self.phase]}"
-        try:
-            self.checkpoints.save(state, self.buffer.collected(start), label)
-        except OSError as error:
-            self.logger.warning(f"no checkpoint: {error}; the one before stays")
-
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint belongs to, and what its policy needs to act."""
-        settings = self.rollout_settings
-        return {
-            "env": self.task.name,
-            "rl_algo": self.settings.rl_algo,
-            "recurrent": self.settings.recurrent,
-            "phase": self.phase,
-            "iterations": dict(self.iterations),
-            "transitions": self.transitions,
-            "normalization": {
-                "mean": torch.as_tensor(settings.state_mean),
-                "std": torch.as_tensor(settings.state_std),
-            },
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that `--resume` needs beside the settings and both kinds of trajectories."""
-        online = self.online_buffer
-        return {
-            **self._identity(),
-            "collected_metrics": dict(self.collected),
-            "best_score": self.best_score,
-            "seconds": time.perf_counter() - self.start,
-            "rows_logged": self.logger.rows,
-            "trainer": self.trainer.state_dict(),
-            "buffer": self.buffer.state_dict(),
-            "online_buffer": None if online is None else online.state_dict(),
-            "jump_start": self.jump_start.state_dict(),
-            "rng": rng_state(),
-            "eval_rng": self.eval_envs.rng_states(),
-            "online_rng": self.online_envs.rng_states(),
-        }
-
-    def _read_checkpoint(self, run_dir: Path) -> dict[str, Any]:
-        """The state to resume from, refused before anything in the run's folder changes."""
-        state = load_checkpoint(run_dir, self.device)
-        settings = self.settings
-        ours = {"env": self.task.name, "rl_algo": settings.rl_algo, "recurrent": settings.recurrent}
-        for name, value in ours.items():
-            if state.get(name) != value:
-                raise UserError(
-                    f"--resume: the checkpoint has {name} {state.get(name)}, not {value}"
-                )
-        with refusing_foreign_state():
-            for name in ("actor", "critic"):
-                owner = f"--resume: the checkpoint's {name}"
-                check_shapes(getattr(self.trainer.nets, name), state["trainer"][name], owner)
-        return state
-
-    def _load_state_dict(self, state: dict[str, Any]) -> None:
-        self.phase, self.iterations = state["phase"], state["iterations"]
-        self.transitions, self.collected = state["transitions"], state["collected_metrics"]
-        self.best_score = state["best_score"]
-        self.start -= state["seconds"]
-        self.logger.rewind(state["rows_logged"])
-        self.trainer.load_state_dict(state["trainer"])
-        self.trainer.set_coefficients(*self._coefficients())
-        self.buffer.load_state_dict(state["buffer"], state["collected"])
-        if self.online_buffer is not None:
-            self.online_buffer.load_state_dict(state["online_buffer"], self.trainer.nets.actor)
-        self.jump_start.load_state_dict(state["jump_start"], self.trainer.nets.actor)
-        self.eval_envs.set_rng_states(state["eval_rng"])
-        self.online_envs.set_rng_states(state["online_rng"])
-        set_rng_state(state["rng"])
 
 
 def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
-    """Run the command line, where wanted with recurrent critics; returns the exit code."""
+    """Run the command line, optionally with recurrent critics; returns the exit code."""
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     stop = StopSignal()
     experiment: Experiment | None = None
@@ -414,45 +283,18 @@ def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
         with stop.installed():
             experiment = Experiment(settings, stop)
             experiment.run()
+        return 0
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_USER_ERROR
+        message, code = f"error: {error}", EXIT_USER_ERROR
     except Divergence as error:
-        sys.stderr.write(f"error: {_explain(error, experiment)}\n")
-        return EXIT_DIVERGED
+        assert experiment is not None  # which raised it
+        message, code = f"error: {explain_divergence(error, experiment)}", EXIT_DIVERGED
     except Stopped:
-        sys.stderr.write(f"stopped; go on with: {_resume_command(experiment)}\n")
-        return EXIT_STOPPED
+        message, code = f"Stopped. {next_step(experiment, recurrent)}", EXIT_STOPPED
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; go on with: {_resume_command(experiment)}\n")
-        return EXIT_INTERRUPTED
-    return 0
-
-
-def _resume_command(experiment: Experiment | None, *flags: str) -> str:
-    """What to type to go on from the last checkpoint."""
-    if experiment is None:
-        return "the same command, nothing was written yet"
-    settings, run_dir = experiment.settings, experiment.logger.run_dir
-    return resume_command(run_dir, settings.recurrent, *flags)
-
-
-def _explain(error: Divergence, experiment: Experiment | None) -> str:
-    """One line on what broke and what to try."""
-    if experiment is None:
-        return f"training diverged: {error}"
-    run_dir, phase, flag = experiment.logger.run_dir, experiment.phase, error.flag_to_try
-    error.write_report(run_dir)
-    used = getattr(experiment.settings, flag)
-    advice = f"start again with a lower --{flag} (it was {used:g})"
-    if state_files(run_dir):
-        command = _resume_command(experiment, f"--{flag}", f"{used / LOWER_RATE:.2g}")
-        advice = f"go on from the last good checkpoint with a lower --{flag}: {command}"
-    return (
-        f"training diverged: {error} not finite in {phase} iteration "
-        f"{experiment.iterations[phase] + 1}; {run_dir / DIVERGENCE_FILE} describes the batch; "
-        + advice
-    )
+        message, code = f"Interrupted. {next_step(experiment, recurrent)}", EXIT_INTERRUPTED
+    sys.stderr.write(f"{message}\n")
+    return code
 
 
 if __name__ == "__main__":

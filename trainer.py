@@ -23,7 +23,7 @@ from decision_transformer import Actor, PolicyOutput
 from decision_transformer.policy import Deterministic
 from get_args import Settings
 from rl_gradients import Networks, OnPolicyGradient, make_rl_gradient
-from rl_gradients.online_buffer import OnlineBuffer
+from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.training_log import Divergence, RunningMeans
 from tasks import Task
 from trajectories import Batch, Info, masked_mean, without_padding
@@ -272,7 +272,7 @@ class Trainer:
         sample: Callable[[], Batch],
         num_updates: int,
         on_update: Callable[[], object] = lambda: None,
-        on_policy: OnlineBuffer | None = None,
+        on_policy: OnPolicyBuffer | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> dict[str, float] | None:
         """`num_updates` actor updates, with `--num_actor_update_interval` critic updates each.
@@ -318,14 +318,14 @@ class Trainer:
         self.tick, self._seconds, self._previous = 0, 0.0, None
         return metrics
 
-    def _num_ticks(self, num_updates: int, on_policy: OnlineBuffer | None) -> int:
+    def _num_ticks(self, num_updates: int, on_policy: OnPolicyBuffer | None) -> int:
         """Batches per iteration."""
         if on_policy is None:
             return num_updates * self.settings.num_actor_update_interval
         return num_updates * (2 if on_policy.critic_first else 1)
 
     def _on_policy_tick(
-        self, tick: int, num_updates: int, sample: Callable[[], Batch], on_policy: OnlineBuffer
+        self, tick: int, num_updates: int, sample: Callable[[], Batch], on_policy: OnPolicyBuffer
     ) -> bool:
         """PPO: critic and actor on every batch. AWR: first all critic, then all actor updates."""
         if tick == 0 or (on_policy.critic_first and tick == num_updates):

@@ -1,4 +1,4 @@
-"""Small helpers that every other module may use: errors, seeds, devices, safe writing."""
+"""Helpers for every module: errors, seeds, devices, JSON and atomic file writes."""
 
 from __future__ import annotations
 
@@ -26,43 +26,41 @@ def seed_everything(seed: int) -> None:
 def select_device(device: str, force_device: int = -1) -> torch.device:
     """Resolve `--device auto|cpu|cuda|cuda:N` and `--force_device N` to a torch device.
 
-    `auto` is the GPU with the most free memory, or the CPU where there is none;
-    `cuda` is that GPU, and an error where there is none.
+    `auto` is the GPU with the most free memory, or the CPU if there is none; `cuda` is the same
+    GPU, but an error if there is none.
 
     Raises:
         UserError: unknown device, or a CUDA device that this machine does not have.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    given = f"--device {device}"
     if force_device >= 0:
-        device = f"cuda:{force_device}"
+        device, given = f"cuda:{force_device}", f"--force_device {force_device}"
     if device == "cpu" or (device == "auto" and gpus == 0):
         return torch.device("cpu")
     kind, _, number = device.partition(":")
-    known = device in ("auto", "cuda") or (kind == "cuda" and number.isdigit())
-    if not known:
+    if device not in ("auto", "cuda") and not (kind == "cuda" and number.isdigit()):
         raise UserError(f"--device {device}: unknown device; use auto, cpu, cuda or cuda:N")
     if gpus == 0:
-        raise UserError(
-            f"{device} was asked for, but PyTorch sees no CUDA device here; use --device cpu"
-        )
+        raise UserError(f"{given}: PyTorch finds no CUDA device; use --device cpu")
     if number:
         if int(number) >= gpus:
-            raise UserError(f"{device} was asked for, but there are only {gpus} CUDA devices")
+            raise UserError(f"{given}: CUDA devices here are 0 to {gpus - 1}; use one of them")
         return torch.device(device)
     free = [torch.cuda.mem_get_info(i)[0] for i in range(gpus)]
     return torch.device(f"cuda:{int(np.argmax(free))}")
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object that a text is.
+    """Parse a JSON object.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not one.
     """
     try:
         value = json.loads(text)
     except RecursionError:
-        raise ValueError("it nests too deep") from None
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value
@@ -70,9 +68,9 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file beside `path`; on success sync it and rename it to `path`.
+    """Open a temporary file next to `path`; on success sync it and rename it to `path`.
 
-    Whatever goes wrong meanwhile, `path` keeps its old content and the temporary file is removed.
+    On failure `path` keeps its old content and the temporary file is removed.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -87,26 +85,26 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
 
 
 def write_output(path: Path, content: bytes, flag: str = "") -> None:
-    """Write a file that a command was asked for, whole or not at all, and its folder.
+    """Write an output file of a command atomically, creating its folder.
 
     Args:
-        path, content: The file.
-        flag: The option that named it, for the message.
+        path: The file.
+        content: Its new content.
+        flag: The command-line option that gave the path, for the error message.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
-        owner = f"{flag} {path}".strip()
-        raise UserError(f"{owner}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{flag} {path}: cannot be written ({error.strerror})".strip()) from None
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have a new name in the folder survive a power failure, where the system can promise that."""
+    """Make a rename in the folder survive a power failure, on systems that support it."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -116,5 +114,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def half_written(folder: Path) -> list[Path]:
-    """Files that `atomic_write` was at when its process was killed."""
+    """Temporary files that `atomic_write` left behind because its process was killed."""
     return sorted(folder.glob(".*.part"))

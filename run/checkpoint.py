@@ -1,14 +1,15 @@
-"""Checkpoints: the state of a run in its folder, kept so that nothing good is ever lost.
+"""Checkpoint files: written atomically, verified by checksum, and read without executing anything.
 
 run_dir/checkpoints/ holds
 
-    000012-online-40.pt      the whole state, the newest `--keep_checkpoints` of them
+    000012-online-40.pt      the state of the run, for the newest `--keep_checkpoints` iterations
     best.pt                  the policy of the best evaluation
-    rows-000000-000031.pt    collected trajectories number 0 to 30
+    rows-000000-000031.pt    collected trajectories 0 to 30
 
-A checkpoint names the collected trajectories it needs, but does not contain them: each is
-written once, when it is new, so that a checkpoint's cost does not grow with the data. Nothing in a
-file is executed when it is read (verified_file.py).
+A checkpoint refers to the collected trajectories it needs instead of containing them. Each is
+written once, so the cost of a checkpoint does not grow with the data.
+
+Every file ends with a SHA-256 checksum of the rest; `torch.load` ignores it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import hashlib
 import io
 import json
 import logging
+import pickle
 import random
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,35 +57,16 @@ def _number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
-def load_best(run_dir: Path, device: torch.device | str) -> dict[str, Any]:
-    """The policy of a run's best evaluation: what `CheckpointStore.save_best` was given.
+def load_checkpoint(run_dir: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The newest intact state of a run, with the collected trajectories it needs.
 
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    return _read_state(run_dir / CHECKPOINT_FOLDER / BEST_FILE, device)
-
-
-def _read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
-    state = read_file(path, device)
-    if state.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: a checkpoint of format {state.get('format')}, where this version "
-            f"reads {FORMAT}; resume it with the version that wrote it"
-        )
-    return state
-
-
-def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]:
-    """The newest state of a run that is whole, together with the trajectories it needs.
-
-    A damaged one is passed over with a warning, where one before it is whole.
+    Warns of damaged ones that are newer.
 
     Returns:
-        What `CheckpointStore.save` was given; the trajectories are in state["collected"].
+        What `CheckpointStore.save` was given, with the trajectories in state["collected"].
 
     Raises:
-        UserError: there is none, or none is whole.
+        UserError: there is no checkpoint, or none is intact.
     """
     problems = []
     for path in state_files(run_dir):
@@ -96,16 +78,35 @@ def load_checkpoint(run_dir: Path, device: torch.device | str) -> dict[str, Any]
             problems.append(str(error))
             continue
         for problem in problems:
-            logger.warning("%s; going on from %s", problem, path.name)
+            logger.warning("%s; resuming from %s instead", problem, path.name)
         return state
     if not problems:
-        raise UserError(f"{run_dir}: there is no checkpoint to resume from")
-    others = f"; the {len(problems) - 1} before it are no better" if len(problems) > 1 else ""
-    raise UserError(problems[0] + others)
+        raise UserError(f"{run_dir}: there is no checkpoint to resume from; start a new run")
+    earlier = f" (nor can the {len(problems) - 1} before it be used)" if len(problems) > 1 else ""
+    raise UserError(problems[0] + earlier)
+
+
+def load_best(run_dir: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The policy of a run's best evaluation, as passed to `CheckpointStore.save_best`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    return _read_state(run_dir / CHECKPOINT_FOLDER / BEST_FILE, device)
+
+
+def _read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
+    state = read_file(path, device)
+    if state.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: a checkpoint of format {state.get('format')}, but this version reads format "
+            f"{FORMAT}; resume it with the version that wrote it"
+        )
+    return state
 
 
 def _read_rows(state_file: Path, buffer_state: Any) -> list[dict[str, Any]]:
-    """The collected trajectories stored_from to total - 1, from the files that hold them."""
+    """The collected trajectories stored_from to total - 1."""
     layout = buffer_state if isinstance(buffer_state, dict) else {}
     if not all(type(layout.get(name)) is int for name in ("stored_from", "total", "first_held")):
         raise UserError(f"{state_file}: not a checkpoint of this program")
@@ -113,8 +114,7 @@ def _read_rows(state_file: Path, buffer_state: Any) -> list[dict[str, Any]]:
     parts = []
     for low, high, path in _rows_files(folder):
         if low <= needed < high <= total:
-            part = _read_part(path)
-            parts.append(_without_first(part, needed - low))
+            parts.append(_without_first(_read_part(path), needed - low))
             needed = high
     if needed != total:
         raise UserError(f"{folder}: collected trajectory {needed} of {total} is missing")
@@ -122,15 +122,15 @@ def _read_rows(state_file: Path, buffer_state: Any) -> list[dict[str, Any]]:
 
 
 def _read_part(path: Path) -> dict[str, Any]:
-    """A file of collected trajectories: their rows by name, final observations and lengths."""
-    part = read_file(path, "cpu")
+    """A file of collected trajectories: rows by name, final observations and lengths."""
+    part = read_file(path)
     rows, finals, lengths = (part.get(name) for name in ("rows", "finals", "lengths"))
     numbers = isinstance(lengths, list) and all(type(n) is int for n in lengths)
     if isinstance(rows, dict) and isinstance(lengths, list) and numbers:
         sizes = [(x, sum(lengths)) for x in rows.values()] + [(finals, len(lengths))]
         if all(isinstance(x, torch.Tensor) and x.shape[:1] == (n,) for x, n in sizes):
             return part
-    raise UserError(f"{path}: not collected trajectories of this program")
+    raise UserError(f"{path}: does not contain collected trajectories")
 
 
 def _without_first(part: dict[str, Any], count: int) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _without_first(part: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _rows_files(folder: Path) -> list[tuple[int, int, Path]]:
-    """(first, one past the last, file) of the files of collected trajectories, in order."""
+    """(first, last + 1, file) of the files of collected trajectories, in order."""
     found = []
     for path in folder.glob("rows-*.pt"):
         match = _ROWS_NAME.fullmatch(path.name)
@@ -153,96 +153,84 @@ def _rows_files(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 class CheckpointStore:
-    """Writes a run's checkpoints and removes those that are not needed any more.
+    """Writes a run's checkpoints and deletes those no longer needed.
+
+    A checkpoint that cannot be written is reported as a warning; earlier ones are kept.
 
     Args:
         run_dir: The run's folder.
-        keep: How many checkpoints to keep.
-        resumed: The state that the run goes on from, if any.
+        keep: Number of checkpoints to keep.
+        resumed: The state the run was resumed from, if any.
     """
 
     def __init__(self, run_dir: Path, keep: int, resumed: dict[str, Any] | None = None) -> None:
         self._folder, self._keep = run_dir / CHECKPOINT_FOLDER, keep
         self._next = resumed["number"] + 1 if resumed else 0
+        # collected trajectories that are in files
         self._written = resumed["buffer"]["total"] if resumed else 0
         # oldest collected trajectory that each checkpoint of this session needs
         self._needs: dict[Path, int] = {}
         for low, _, path in _rows_files(self._folder):
             if low >= self._written:
-                # of a session that ended before its checkpoint was written
+                # from a session that ended before its checkpoint was written
                 path.unlink()
         for path in half_written(self._folder):
-            logger.warning("%s was half written when the run ended; removed", path)
+            logger.warning("%s was half written when the run ended; deleted", path)
             path.unlink()
 
-    def save(self, state: dict[str, Any], new_rows: dict[str, Any], label: str) -> Path:
-        """Write a checkpoint; whatever happens meanwhile, the ones before it stay.
+    def save(self, state: dict[str, Any], collected: Callable[[int], dict[str, Any]]) -> None:
+        """Write a checkpoint and delete the oldest ones.
 
         Args:
-            state: All but the collected trajectories; state["buffer"] has their layout.
-            new_rows: The trajectories from number `trajectories_written` on.
-            label: Phase and iteration, for the file's name.
-
-        Raises:
-            OSError: it cannot be written.
+            state: From `run.snapshot.checkpoint_state`.
+            collected: Returns the trajectories from this number on, see `ReplayBuffer.collected`.
         """
-        self._folder.mkdir(exist_ok=True)
-        total = state["buffer"]["total"]
-        if total > self._written:
-            name = f"rows-{total - len(new_rows['lengths']):06d}-{total:06d}.pt"
-            write_verified(self._folder / name, new_rows)
-        path = self._folder / f"{self._next:06d}-{label}.pt"
-        write_verified(path, {"format": FORMAT, **state})
+        total, stored_from = state["buffer"]["total"], state["buffer"]["stored_from"]
+        phase = state["phase"]
+        path = self._folder / f"{self._next:06d}-{phase}-{state['iterations'][phase]}.pt"
+        try:
+            self._folder.mkdir(exist_ok=True)
+            if total > self._written:
+                first = max(self._written, stored_from)
+                name = f"rows-{first:06d}-{total:06d}.pt"
+                write_verified(self._folder / name, collected(first))
+            write_verified(path, {"format": FORMAT, **state})
+        except OSError as error:
+            logger.warning("no checkpoint written: %s; the previous one is kept", error)
+            return
         self._written, self._next = total, self._next + 1
-        self._needs[path] = state["buffer"]["stored_from"]
-        self._remove_old()
-        return path
+        self._needs[path] = stored_from
+        self._delete_old()
 
     def save_best(self, state: dict[str, Any]) -> None:
-        """Write the policy of the best evaluation so far.
+        """Write the policy of the best evaluation so far."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+            write_verified(self._folder / BEST_FILE, {"format": FORMAT, **state})
+        except OSError as error:
+            logger.warning("best policy not written: %s", error)
 
-        Raises:
-            OSError: it cannot be written; the one before it stays.
-        """
-        self._folder.mkdir(exist_ok=True)
-        write_verified(self._folder / BEST_FILE, {"format": FORMAT, **state})
-
-    @property
-    def trajectories_written(self) -> int:
-        """How many collected trajectories are in files."""
-        return self._written
-
-    def _remove_old(self) -> None:
+    def _delete_old(self) -> None:
         files = state_files(self._folder.parent)
         for path in files[self._keep :]:
             path.unlink()
-        # of another session's checkpoints it is not known what they need
+        # checkpoints of earlier sessions may need any trajectory
         oldest = min(self._needs.get(path, 0) for path in files[: self._keep])
         for _, high, path in _rows_files(self._folder):
             if high <= oldest:
                 path.unlink()
 
 
-@contextmanager
-def refusing_foreign_state() -> Iterator[None]:
-    """A state that does not have what is taken from it inside is a `UserError`."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"--resume: not a checkpoint of this program ({reason})") from error
-
-
 def check_shapes(module: torch.nn.Module, state: Mapping[str, Any], owner: str) -> None:
-    """Refuse weights of another shape, naming the first tensor that differs.
+    """Check that weights fit a module.
 
     Args:
-        module: What the weights are for.
+        module: The module.
         state: The weights by name.
-        owner: What holds them, for the message.
+        owner: What the weights belong to, for the message.
 
     Raises:
-        UserError: so.
+        UserError: a shape differs; the message gives the first such tensor.
     """
     ours = {key: tuple(x.shape) for key, x in module.state_dict().items()}
     theirs = {key: tuple(x.shape) for key, x in state.items()}
@@ -254,35 +242,36 @@ def check_shapes(module: torch.nn.Module, state: Mapping[str, Any], owner: str) 
             )
 
 
-def rng_state() -> dict[str, Any]:
-    """The states of the global generators of Python, NumPy and PyTorch."""
+def rng_state(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """States of the global generators of Python, NumPy, PyTorch and the given device."""
     version, words, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state()  # noqa: NPY002 - the global generator is meant
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 - the global generator
     kind, keys, *rest = numpy_state
+    on_gpu = torch.device(device).type == "cuda"
     return {
         "python": json.dumps([version, words, gauss]),
         "numpy": json.dumps([kind, keys.tolist(), *rest]),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device)] if on_gpu else [],
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore `rng_state()`."""
+def set_rng_state(state: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    """Restore `rng_state()`; without a saved GPU generator, that of a GPU keeps its seed."""
     version, words, gauss = json.loads(state["python"])
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = json.loads(state["numpy"])
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))  # noqa: NPY002 - as above
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+    if state["cuda"] and torch.device(device).type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"][0].cpu(), device)
 
 
 def write_verified(path: Path, state: dict[str, Any]) -> None:
-    """Write a file, read it back, and only then let it take its name.
+    """Write a file atomically with a checksum, and read it back before it takes its name.
 
     Raises:
-        OSError: it could not be written, or what was read back is something else.
+        OSError: it cannot be written, or reads back differently.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -294,40 +283,41 @@ def write_verified(path: Path, state: dict[str, Any]) -> None:
             raise OSError(f"{path.name} reads back differently")
 
 
-def read_file(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """Read what `write_verified` wrote, after a check of every byte; nothing in it is executed.
+def read_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `write_verified` wrote, after verifying its checksum; executes nothing in it.
 
     Raises:
-        UserError: it is not there, damaged, or of another kind.
+        UserError: the file is missing, unreadable, damaged or of another kind.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
-        _check_seal(path)
+        _verify(path)
         state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # of foreign content PyTorch raises many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(state, dict):
         raise UserError(f"{path}: not a checkpoint of this program")
     return state
 
 
-def _check_seal(path: Path) -> None:
+def _verify(path: Path) -> None:
     """Compare the content with the checksum at its end.
 
     Raises:
-        ValueError: there is none, or it is of another content.
+        ValueError: they differ, or there is none.
     """
-    left = path.stat().st_size - SEAL_SIZE
+    remaining = path.stat().st_size - SEAL_SIZE
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while left > 0:
-            block = file.read(min(left, _BLOCK))
+        while remaining > 0 and (block := file.read(min(remaining, _BLOCK))):
             digest.update(block)
-            left -= len(block) or left
+            remaining -= len(block)
         seal = file.read()
-    if not seal.startswith(_MARK) or left < 0:
-        raise ValueError("no checksum at its end: cut short, or not of this version")
+    if not seal.startswith(_MARK):
+        raise ValueError("no checksum: truncated, or not written by this version")
     if seal != _MARK + digest.digest():
-        raise ValueError("its checksum is another one: damaged")
+        raise ValueError("checksum mismatch: damaged")

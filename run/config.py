@@ -1,11 +1,11 @@
-"""What a run writes down about itself before it starts: config.json.
+"""config.json: the settings of a run and the facts about each of its sessions.
 
-run_state.py adds how it ended.
+A session is one program's work on a run; a resumed run has several. run/state.py adds to each how
+it ended.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -14,7 +14,7 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,9 +22,10 @@ from typing import Any
 
 from get_args import FLAGS, Settings
 from run.files import CONFIG_FILE
+from run.folder import method_name
 from utils import UserError, atomic_write, json_object
 
-_SOURCE = Path(__file__).resolve().parent
+_SOURCE = Path(__file__).resolve().parents[1]
 _PACKAGES = (
     "torch", "numpy", "mujoco", "gymnasium", "gymnasium-robotics", "transformers", "h5py",
     "wandb", "tensorboard",
@@ -32,7 +33,7 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that a run's numbers may depend on; None where one is absent."""
+    """Versions of the packages that results may depend on; None if not installed."""
     versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
@@ -45,10 +46,10 @@ def package_versions() -> dict[str, str | None]:
 def git_state(folder: Path = _SOURCE) -> dict[str, Any] | None:
     """Commit of the source and whether files differ from it; None without git or a repository.
 
-    Only reads: git is told to take no optional lock, so not even its index is refreshed.
+    Takes no optional lock, so git writes nothing, not even a refreshed index.
     """
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(folder), *words]
         env = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
         return subprocess.run(
@@ -56,16 +57,16 @@ def git_state(folder: Path = _SOURCE) -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        commit = ask("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))}
+        commit = git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: NumPy and PyTorch scalars as numbers, NaN and inf as strings.
+    """Convert a value to JSON types: NumPy and PyTorch scalars to numbers, NaN and inf to strings.
 
-    The strings are those that Python's `float` reads back: "NaN", "Infinity", "-Infinity".
+    The strings are "NaN", "Infinity" and "-Infinity", which Python's `float` parses.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -78,10 +79,51 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _session(now: datetime) -> dict[str, Any]:
-    """Facts about this process; a run that is resumed has several."""
+def make_config(
+    run_dir: Path, settings: Settings, fingerprint: Mapping[str, Any] | None, engine: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The config.json of a new run, or that of a resumed run with this session added.
+
+    Writes nothing.
+
+    Args:
+        run_dir: The run's folder.
+        settings: Settings of this session.
+        fingerprint: Facts about the offline dataset.
+        engine: The physics engine and its version.
+
+    Returns:
+        The new content, and warnings about what differs from earlier sessions.
+
+    Raises:
+        UserError: an existing config.json cannot be read.
+    """
+    path = run_dir / CONFIG_FILE
+    recorded = {name: getattr(settings, name) for name in FLAGS}
+    del recorded["run_dir"], recorded["resume"]
+    about = {"settings": recorded, "method": method_name(settings), "recurrent": settings.recurrent}
+    session = _session() | {"engine": engine, "fingerprint": plain(fingerprint)}
+    if not path.exists():
+        return {**about, **session, "wandb_id": secrets.token_hex(8)}, []
+    try:
+        config = json_object(path.read_text())
+        warnings = list(_differences(config, session))
+        before = config["settings"]
+        session["changed_settings"] = {
+            name: [before.get(name), value]
+            for name, value in recorded.items()
+            if before.get(name) != value
+        }
+        config.setdefault("resumed", []).append(session)
+        config.setdefault("wandb_id", secrets.token_hex(8))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not the config of a run ({error}); restore the file") from None
+    return config | about, warnings
+
+
+def _session() -> dict[str, Any]:
     return {
-        "started": now.isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -90,41 +132,28 @@ def _session(now: datetime) -> dict[str, Any]:
     }
 
 
-def write_config(
-    run_dir: Path, settings: Settings, method: str, fingerprint: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Write config.json, or add this session to the one of a run that is resumed.
+def _differences(config: dict[str, Any], session: dict[str, Any]) -> Iterator[str]:
+    recorded, ours = config.get("fingerprint") or {}, session["fingerprint"] or {}
+    if any(recorded.get(name) != value for name, value in ours.items()):
+        yield "the offline dataset is not the one this run was started with"
+    engine = last_session(config).get("engine")
+    if engine not in (None, session["engine"]):
+        yield f"this run used {engine} so far and now uses {session['engine']}; results may differ"
 
-    Returns:
-        The content written.
+
+def last_session(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of config.json about the last session."""
+    resumed = config.get("resumed")
+    last = resumed[-1] if isinstance(resumed, list) and resumed else config
+    return last if isinstance(last, dict) else config
+
+
+def write_config(run_dir: Path, config: dict[str, Any]) -> None:
+    """Write config.json atomically.
 
     Raises:
-        UserError: the file cannot be written, or an earlier one not be read.
+        OSError: it cannot be written.
     """
-    path = run_dir / CONFIG_FILE
-    values = dataclasses.asdict(settings)
-    recorded = {name: values[name] for name in FLAGS if name not in ("run_dir", "resume")}
-    session = _session(datetime.now(UTC))
-    try:
-        if path.exists():
-            config = json_object(path.read_text())
-            changed = {
-                name: [config["settings"].get(name), value]
-                for name, value in recorded.items()
-                if config["settings"].get(name) != value
-            }
-            session |= {"changed_settings": changed, "fingerprint": plain(fingerprint)}
-            config["settings"] = recorded
-            config.setdefault("resumed", []).append(session)
-        else:
-            config = {"settings": recorded, "method": method, "recurrent": settings.recurrent}
-            config |= session
-            config["fingerprint"] = plain(fingerprint)
-        # the same for every session of a run, so that a resumed one goes on in its curves
-        config.setdefault("wandb_id", secrets.token_hex(8))
-        with atomic_write(path, "w") as file:
-            json.dump(config, file, indent=2, allow_nan=False)
-            file.write("\n")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: cannot be written or continued ({error})") from None
-    return config
+    with atomic_write(run_dir / CONFIG_FILE, "w") as file:
+        json.dump(config, file, indent=2, allow_nan=False)
+        file.write("\n")

@@ -13,7 +13,7 @@ from utils import UserError, json_object
 
 
 def read_settings(argv: Sequence[str] | None = None, recurrent: bool = False) -> Settings:
-    """Settings of a command line; with --resume, those saved by the run take the role of defaults.
+    """Settings of a command line; with --resume, the run's saved settings are the defaults.
 
     A usage error exits with code 2 and one line on standard error.
 
@@ -35,7 +35,7 @@ def read_settings(argv: Sequence[str] | None = None, recurrent: bool = False) ->
         value = given.get(name, recorded[name])
         if ALIASES.get(value, value) != recorded[name]:
             raise UserError(
-                f"--{name} {given[name]}: the run to resume has {recorded[name]}, which cannot "
+                f"--{name} {given[name]}: the resumed run has {recorded[name]}, which cannot "
                 "change; drop the flag, or start a new run"
             )
     return make_settings(recorded | given | {"run_dir": settings.resume}, recurrent)
@@ -49,10 +49,10 @@ def _saved_settings(run_dir: Path, recurrent: bool) -> Mapping[str, Any]:
         saved = {name: x for name, x in config["settings"].items() if name in FLAGS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"--resume {run_dir}: no settings of a run in {path} ({type(error).__name__}); "
+            f"--resume {run_dir}: no run settings in {path} ({type(error).__name__}); "
             "pass the folder of a run"
         ) from None
     if was_recurrent != recurrent:
         kind, script = ("has", "recurrent_main.py") if was_recurrent else ("has no", "main.py")
-        raise UserError(f"--resume {run_dir}: the run {kind} recurrent critics; use {script}")
+        raise UserError(f"--resume {run_dir}: this run {kind} recurrent critics; use {script}")
     return saved

@@ -1,8 +1,4 @@
-"""Which settings can run: checks of single flags and of their combinations, and notices.
-
-`check_settings` refuses what cannot run, and `notices` says what the user should know about
-settings that can.
-"""
+"""Checks of single flags and of their combinations, and notices about unusual settings."""
 
 from __future__ import annotations
 
@@ -16,17 +12,17 @@ from utils import UserError
 
 
 def inside(value: float, interval: str) -> bool:
-    """Whether a number lies in an interval in mathematical notation, such as "(0, 1]"."""
+    """Whether a number is in an interval in mathematical notation, such as "(0, 1]"."""
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value > low or (value == low and interval[0] == "[")
     return above and (value < high or (value == high and interval[-1] == "]"))
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuse settings that cannot run together, before anything is loaded.
+    """Check that a run is possible with these settings, before anything is loaded.
 
     Raises:
-        UserError: names the flag at fault and what to do.
+        UserError: it is not; the message gives the flag and a fix.
     """
     for name in FLAGS:
         check_value(name, getattr(settings, name))
@@ -40,10 +36,10 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_value(name: str, value: Any) -> None:
-    """One flag's own type, choices and interval.
+    """Check one flag's type, choices and interval.
 
     Raises:
-        UserError: names the flag.
+        UserError: the value is not allowed.
     """
     about, kind = FLAGS[name].metadata, flag_type(name)
     if value is None and FLAGS[name].default is None:
@@ -57,9 +53,9 @@ def check_value(name: str, value: Any) -> None:
     if kind is float and not math.isfinite(value):
         raise UserError(f"--{name} {value}: not a finite number")
     if about["within"] and not inside(value, about["within"]):
-        raise UserError(f"--{name} {value}: outside its range; use a number in {about['within']}")
+        raise UserError(f"--{name} {value}: out of range; use a number in {about['within']}")
     if kind is str and any(ord(letter) < 32 for letter in value):
-        raise UserError(f"--{name} {value!r}: control characters are not allowed; remove them")
+        raise UserError(f"--{name} {value!r}: contains control characters; remove them")
 
 
 def _refuse_if(condition: bool, message: str) -> None:
@@ -70,21 +66,20 @@ def _refuse_if(condition: bool, message: str) -> None:
 def _check_paths(s: Settings) -> None:
     _refuse_if(
         s.custom_dataset == 1 and not s.dataset,
-        "--custom_dataset 1: name the dataset with --dataset, and the task whose "
-        "environment it belongs to with --env",
+        "--custom_dataset 1: no dataset given; add --dataset, and --env for its task",
     )
     _refuse_if(
         s.env_backend == "d4rl" and s.video_debug == 1,
-        "--video_debug 1: --env_backend d4rl makes no pictures; leave one of them out",
+        "--video_debug 1: --env_backend d4rl cannot render; drop one of them",
     )
-    _refuse_if(not s.save_dir, "--save_dir is empty; name a folder")
-    _refuse_if(not s.data_dir, "--data_dir is empty; name a folder")
+    _refuse_if(not s.save_dir, "--save_dir is empty; give a folder")
+    _refuse_if(not s.data_dir, "--data_dir is empty; give a folder")
     for name in ("exp_name", "suffix"):
         value = getattr(s, name)
         _refuse_if(
             "/" in value or "\\" in value,
-            f"--{name} {value}: becomes part of a folder's name, so it must have no slash; "
-            "use --save_dir or --run_dir to choose the folder",
+            f"--{name} {value}: becomes part of a folder name, so it cannot contain slashes; "
+            "choose the folder with --save_dir or --run_dir",
         )
     _refuse_if(
         re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device) is None,
@@ -93,28 +88,27 @@ def _check_paths(s: Settings) -> None:
 
 
 def check_model(s: Settings) -> None:
-    """Settings of the network that do not go together.
+    """Check the settings of the policy network against each other.
 
     Raises:
-        UserError: names the flags.
+        UserError: they contradict each other.
     """
     _refuse_if(
         s.eval_context_length > s.K,
-        f"--eval_context_length {s.eval_context_length} is longer than the training context "
-        f"--K {s.K}; lower it or raise --K",
+        f"--eval_context_length {s.eval_context_length}: longer than the training context "
+        f"--K {s.K}; decrease it or increase --K",
     )
     _refuse_if(
         s.policy == "transformer" and s.embed_dim % s.n_head != 0,
-        f"--embed_dim {s.embed_dim} is not a multiple of --n_head {s.n_head}; change one of them",
+        f"--embed_dim {s.embed_dim}: not a multiple of --n_head {s.n_head}; change one of them",
     )
     _refuse_if(
         s.policy == "mlp" and s.ordering == 1,
-        "--ordering 1: --policy mlp sees the state alone and has no embedding of the timestep; "
-        "leave one of them out",
+        "--ordering 1: --policy mlp has no timestep embedding; drop one of them",
     )
     _refuse_if(
         s.delayed_reward == 1,
-        "--delayed_reward 1 would delay nothing; use 0 for no delay, or M > 1",
+        "--delayed_reward 1: delays nothing; use 0 for no delay, or M > 1",
     )
 
 
@@ -122,23 +116,23 @@ def _check_algorithm(s: Settings) -> None:
     algo = s.rl_algo
     _refuse_if(
         algo != "TD3" and s.num_actor_update_interval != 1,
-        f"--rl_algo {algo} updates the actor with every critic update; "
+        f"--rl_algo {algo}: updates the actor with every critic update; "
         "add --num_actor_update_interval 1",
     )
     _refuse_if(
         algo in ("SAC", "PPO") and s.stoc == 0,
-        f"--rl_algo {algo} needs a stochastic policy; add --stoc 1",
+        f"--rl_algo {algo}: needs a stochastic policy; add --stoc 1",
     )
     _refuse_if(
         algo in ("SAC", "AWAC", "PPO", "AWR") and s.use_entropy_reg == 1,
-        f"--rl_algo {algo} does not go with the entropy bonus of the supervised loss; "
+        f"--rl_algo {algo}: cannot be combined with the entropy bonus of the supervised loss; "
         "add --use_entropy_reg 0",
     )
     for name in ("AWAC_soft_flag", "AWAC_normalize_adv"):
         _refuse_if(
             algo == "AWAC" and getattr(s, name) is None,
-            f"--rl_algo AWAC needs --{name}, which has no default; "
-            f"add it, one of {', '.join(map(str, FLAGS[name].metadata['choices']))}",
+            f"--rl_algo AWAC: needs --{name}, which has no default; "
+            f"set it to one of {', '.join(map(str, FLAGS[name].metadata['choices']))}",
         )
 
 
@@ -152,21 +146,21 @@ def _check_policy(s: Settings) -> None:
         s.policy == "transformer"
         and s.actor_rl_coeff == 0
         and not (s.stoc == 1 and s.use_entropy_reg == 1),
-        "--actor_rl_coeff 0 is plain ODT and needs --stoc 1 --use_entropy_reg 1; add them, or "
-        "give --actor_rl_coeff a positive value",
+        "--actor_rl_coeff 0: plain ODT needs --stoc 1 --use_entropy_reg 1; add them, or set "
+        "--actor_rl_coeff to a positive value",
     )
     _refuse_if(
         s.actor_rl_coeff == 0 and s.actor_sup_coeff == 0,
-        "--actor_rl_coeff 0 --actor_sup_coeff 0 leaves the actor no loss; "
-        "give one of them a positive value",
+        "--actor_rl_coeff 0 --actor_sup_coeff 0: the actor has no loss; set one of them to a "
+        "positive value",
     )
 
 
 def _check_critic(s: Settings) -> None:
     _refuse_if(
         s.gamma == 1 and s.critic_time_aware == 0,
-        "--gamma 1 needs a time-aware critic; add --critic_time_aware 1 (or 2), or use a gamma "
-        "below 1",
+        "--gamma 1: needs a time-aware critic; add --critic_time_aware 1 (or 2), or decrease "
+        "--gamma",
     )
     last = min(get_task(s.env).horizon, 999)
     _refuse_if(
@@ -180,67 +174,65 @@ def _check_ablations(s: Settings) -> None:
     start = s.rtg_curriculum_start
     _refuse_if(
         s.rtg_curriculum_iters > 0 and start is None,
-        "--rtg_curriculum_iters needs --rtg_curriculum_start, which has no default; add it, in "
-        "training rewards",
+        f"--rtg_curriculum_iters {s.rtg_curriculum_iters}: needs --rtg_curriculum_start, which has "
+        "no default; set it, in training rewards",
     )
     _refuse_if(
         s.rtg_curriculum_iters == 0 and start is not None,
-        f"--rtg_curriculum_start {start} has no curriculum to start; add --rtg_curriculum_iters",
+        f"--rtg_curriculum_start {start}: there is no curriculum; add --rtg_curriculum_iters",
     )
     _refuse_if(
         start is not None and start >= s.online_rtg,
-        f"--rtg_curriculum_start {start}: the curriculum rises, so it must begin below "
-        f"--online_rtg {s.online_rtg}",
+        f"--rtg_curriculum_start {start}: the curriculum rises, so it must start below "
+        f"--online_rtg {s.online_rtg}; decrease it",
     )
     _refuse_if(
         s.policy == "mlp" and s.rtg_curriculum_iters > 0,
-        "--rtg_curriculum_iters: --policy mlp sees no return-to-go; leave one of them out",
+        f"--rtg_curriculum_iters {s.rtg_curriculum_iters}: --policy mlp does not use the "
+        "return-to-go; drop one of them",
     )
     _refuse_if(
         s.jump_start_steps > 0 and s.max_pretrain_iters == 0,
-        "--jump_start_steps needs a pretrained policy, and --max_pretrain_iters 0 leaves none; "
-        "leave one of them out",
+        f"--jump_start_steps {s.jump_start_steps}: needs a pretrained policy, but "
+        "--max_pretrain_iters is 0; change one of them",
     )
     _refuse_if(
         s.jump_start_steps > 0 and s.rl_algo == "PPO",
-        "--jump_start_steps: --rl_algo PPO learns from actions of its own policy only; leave "
-        "one of them out",
+        f"--jump_start_steps {s.jump_start_steps}: --rl_algo PPO learns only from its own "
+        "policy's actions; drop one of them",
     )
 
 
 def _check_recurrent(s: Settings) -> None:
     _refuse_if(
         s.critic_activation not in ("relu", "tanh"),
-        f"--critic_activation {s.critic_activation}: recurrent critics have relu and tanh; "
-        "use one of these",
+        f"--critic_activation {s.critic_activation}: recurrent critics support only relu and tanh; "
+        "use one of them",
     )
     _refuse_if(
         s.critic_normalization != "layernorm",
-        f"--critic_normalization {s.critic_normalization}: recurrent critics have layernorm only; "
-        "leave the flag out",
+        f"--critic_normalization {s.critic_normalization}: recurrent critics support only "
+        "layernorm; drop the flag",
     )
 
 
 def notices(settings: Settings) -> list[str]:
-    """What the user should know about settings that are allowed, one sentence each."""
-    said = []
+    """Notices about allowed but unusual settings, one sentence each."""
+    found = []
     if settings.env_alias:
-        said.append(f"--env {settings.env_alias} is taken as {settings.env}")
+        found.append(f"--env {settings.env_alias} is an alias of {settings.env}")
     if settings.arch != Settings.arch and not settings.recurrent:
-        said.append(
-            f"--arch {settings.arch} has no effect: recurrent critics are those of "
-            "recurrent_main.py"
-        )
+        found.append(f"--arch {settings.arch} has no effect: it is for recurrent_main.py")
     if settings.policy == "mlp":
-        said += _unread_by_mlp(settings)
+        found += _unread_by_mlp(settings)
     if settings.critic_time_aware and settings.rl_algo in ("PPO", "AWR"):
-        said.append(
+        found.append(
             f"--critic_time_aware {settings.critic_time_aware} has no effect: --rl_algo "
-            f"{settings.rl_algo} has a V critic only, which does not see the time"
+            f"{settings.rl_algo} has only a V critic, which does not see the timestep"
         )
     unbounded = settings.minimum_sapairs_per_iter == 0 and settings.force_no_minimum == 0
     if "-random-" in settings.env and settings.max_online_iters > 0 and unbounded:
-        said.append(
+        found.append(
             f"{settings.env}: policies from random data end their episodes early, so online "
             "iterations may collect very few steps; consider --minimum_sapairs_per_iter 1000 "
             "(--force_no_minimum 1 silences this)"
@@ -249,18 +241,17 @@ def notices(settings: Settings) -> list[str]:
     if settings.critic_normalization != "layernorm" and (
         not normalised or settings.override_layernorm == -1
     ):
-        said.append(
+        found.append(
             f"--critic_normalization {settings.critic_normalization} has no effect: critics of "
-            f"{settings.env} have no normalisation here; add --override_layernorm 1"
+            f"{settings.env} are not normalised here; add --override_layernorm 1"
         )
-    return said
+    return found
 
 
 def _unread_by_mlp(settings: Settings) -> list[str]:
-    """One sentence on the flags that were given to an MLP in vain, if there are any."""
     names = ("n_head", "dropout", "eval_context_length", "eval_rtg", "online_rtg")
     given = [name for name in names if getattr(settings, name) != getattr(Settings, name)]
     if not given:
         return []
     flags = ", ".join(f"--{name}" for name in given)
-    return [f"--policy mlp sees the state alone and has no dropout: {flags} without effect"]
+    return [f"{flags} without effect: --policy mlp sees only the state and has no dropout"]

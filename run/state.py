@@ -1,13 +1,12 @@
-"""How a run ended, or that it still goes on: for whoever looks at its folder later.
+"""Whether a run is running, and how it ended.
 
-The program at work on a run holds a lock on run.lock in the run's folder, which the system takes
-back however that program ends. When it ends by itself, config.json gets the time and the outcome.
+A program working on a run holds a lock on run.lock in the run's folder, which the system releases
+however the program ends. A program that ends by itself writes the time and outcome to config.json.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,41 +16,42 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from run.config import last_session, write_config
 from run.files import CONFIG_FILE, LOCK_FILE
-from utils import UserError, atomic_write, json_object
+from utils import UserError, json_object
 
-# by itself, all iterations done
+# completed all iterations
 FINISHED = "finished"
 # on request (SIGTERM, Ctrl-C), to be resumed
 STOPPED = "stopped"
-# a loss was not finite any more
+# a loss was no longer finite
 DIVERGED = "diverged"
-# by an error; config.json says which
+# ended by an error, which config.json records
 FAILED = "failed"
-# a program is at work on it
+# a program is working on it
 RUNNING = "running"
-# the program ended without a word: kill -9, a crash of the machine, a full disk
+# the program ended without writing an outcome: kill -9, a crash of the machine, a full disk
 KILLED = "killed"
-# by a version that kept no lock: nothing tells whether it still runs
+# written by a version without a lock: it may still be running
 UNFINISHED = "unfinished"
 
-# another program may be looking at the lock just now
+# seconds to wait for the lock: `is_locked` holds it for a moment
 _PATIENCE = 5.0
 
 logger = logging.getLogger(__name__)
 
 
 class RunSession:
-    """One program's work on a run, from its start to its recorded end.
+    """One program's work on a run, from taking the lock to recording the outcome.
 
-    As a context it records on leaving how the work ended: the `outcome` of the exception's class
-    ("stopped", "diverged"), else "failed", or "finished" where there was none.
+    Used as a context manager, it records on exit the `outcome` attribute of the exception
+    ("stopped", "diverged"), else "failed", or "finished" without an exception.
 
     Args:
         run_dir: The run's folder.
 
     Raises:
-        UserError: another program is at work on the run.
+        UserError: another program is working on the run.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -61,11 +61,11 @@ class RunSession:
             self._lock.acquire(timeout=_PATIENCE)
         except Timeout:
             raise UserError(
-                f"{run_dir}: another program is at work on this run; wait for it, or stop it"
+                f"{run_dir}: another program is working on this run; wait for it or stop it"
             ) from None
         except OSError as error:
-            # some file systems know no locks; the run is worth more than its lock
-            logger.warning("%s: no lock (%s)", run_dir / LOCK_FILE, error.strerror or error)
+            # some file systems do not support locks
+            logger.warning("%s: cannot lock (%s)", run_dir / LOCK_FILE, error.strerror or error)
 
     def __enter__(self) -> RunSession:
         return self
@@ -82,26 +82,16 @@ class RunSession:
             end["outcome"] = getattr(error, "outcome", stopped)
         if end["outcome"] not in (FINISHED, STOPPED):
             end["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        # a full disk may be why the run ends: then it looks like one that was killed
+        # if a full disk ended the run, it counts as killed
         with contextlib.suppress(OSError, ValueError):
-            path = self._run_dir / CONFIG_FILE
-            config = json_object(path.read_text())
+            config = json_object((self._run_dir / CONFIG_FILE).read_text())
             last_session(config).update(end)
-            with atomic_write(path, "w") as file:
-                json.dump(config, file, indent=2, allow_nan=False)
-                file.write("\n")
+            write_config(self._run_dir, config)
         self._lock.release()
 
 
-def last_session(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of config.json about the last program that worked on the run."""
-    resumed = config.get("resumed")
-    last = resumed[-1] if isinstance(resumed, list) and resumed else config
-    return last if isinstance(last, dict) else config
-
-
 def is_running(run_dir: Path) -> bool:
-    """Whether a program on this machine, or on one that shares its locks, is at work on the run."""
+    """Whether a program on this machine, or on one sharing its locks, is working on the run."""
     return is_locked(run_dir / LOCK_FILE)
 
 
@@ -119,14 +109,14 @@ def is_locked(path: Path) -> bool:
 
 
 def run_state(run_dir: Path, config: Mapping[str, Any]) -> tuple[str, str]:
-    """How a run ended, or that it goes on.
+    """How a run ended, or that it is running.
 
     Args:
         run_dir: The run's folder.
         config: The content of its config.json.
 
     Returns:
-        One of the names at the top of this file, and the error that ended the run ("" if none).
+        One of the states at the top of this file, and the error that ended the run ("" if none).
     """
     if is_running(run_dir):
         return RUNNING, ""

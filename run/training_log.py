@@ -1,9 +1,10 @@
-"""What an iteration logs, summed up on the device, and what happens when it is not finite."""
+"""Means of an iteration's losses, accumulated on the device, and the error if one diverges."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from run.files import DIVERGENCE_FILE
+from run.state import DIVERGED
 from trajectories import Batch, Info
 from utils import atomic_write
 
@@ -19,12 +21,12 @@ class Divergence(Exception):
     """A loss became NaN or infinite.
 
     Args:
-        names: Which of the logged numbers.
-        batch: The batch at hand when that was noticed, some batches later perhaps.
+        names: The logged quantities that are not finite.
+        batch: The batch when that was noticed, possibly some updates later.
     """
 
-    # what config.json says of the run's end
-    outcome = "diverged"
+    # recorded in config.json
+    outcome = DIVERGED
 
     def __init__(self, names: list[str], batch: Batch | None) -> None:
         super().__init__(", ".join(names))
@@ -33,12 +35,12 @@ class Divergence(Exception):
 
     @property
     def flag_to_try(self) -> str:
-        """The learning rate to lower: whose loss broke first."""
+        """The learning rate to lower: the critic's if one of its losses broke."""
         critic = any(name.startswith(("critic", "Q_", "V_")) for name in self._names)
         return "critic_learning_rate" if critic else "learning_rate"
 
     def write_report(self, run_dir: Path) -> None:
-        """Describe the batch in a file, where that is possible."""
+        """Describe the batch in a file, if it can be written."""
         statistics = {
             name: {"min": x.min().item(), "mean": x.mean().item(), "max": x.max().item()}
             for name, x in ((name, x.double()) for name, x in self._arrays.items())
@@ -49,10 +51,10 @@ class Divergence(Exception):
 
 
 class RunningMeans:
-    """Means and deviations of 0-d tensors by name, summed up on their device.
+    """Means and standard deviations of 0-d tensors by name, accumulated on their device.
 
-    Nothing is read on the host before `read`. Sums rather than lists: thousands of small tensors
-    that outlive an update would fragment the memory it works in.
+    Nothing is copied to the host before `read`. Running sums rather than lists, because thousands
+    of small tensors that outlive an update would fragment the device's memory.
     """
 
     def __init__(self) -> None:
@@ -60,18 +62,21 @@ class RunningMeans:
         self._counts: dict[str, int] = {}
 
     def add(self, info: Info) -> None:
-        """Count one value of each name."""
+        """Add one value of each name."""
         for name, value in info.items():
-            if name not in self._sums:
+            sums = self._sums.get(name)
+            if sums is None:
                 zero = torch.zeros((), dtype=torch.float64, device=value.device)
-                self._sums[name] = (zero, zero.clone())
-            total, squares = self._sums[name]
-            total.add_(value)
-            squares.addcmul_(value.double(), value.double())
+                sums = (zero, zero.clone())
+            elif sums[0].device != value.device:  # restored on the CPU
+                sums = (sums[0].to(value.device), sums[1].to(value.device))
+            self._sums[name] = sums
+            sums[0].add_(value)
+            sums[1].addcmul_(value.double(), value.double())
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def read(self) -> dict[str, tuple[float, float]]:
-        """Mean and (population) standard deviation of each name; starts anew."""
+        """Mean and (population) standard deviation of each name; then reset."""
         out = {}
         for name, count in self._counts.items():
             mean, square = (total.item() / count for total in self._sums[name])
@@ -83,17 +88,14 @@ class RunningMeans:
 
     def not_finite(self) -> list[str]:
         """Names whose sum is NaN or infinite."""
-        if not self._sums:
-            return []
-        finite = torch.stack([total for total, _ in self._sums.values()]).isfinite().tolist()
-        return [name for name, good in zip(self._sums, finite, strict=True) if not good]
+        return [name for name, (x, _) in self._sums.items() if not math.isfinite(x.item())]
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, for an iteration that goes on later."""
+        """The sums so far, to continue the iteration later."""
         sums = {name: torch.stack(self._sums[name]) for name in self._counts}
         return {"sums": sums, "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict()`."""
+        """Restore `state_dict()`; the sums move to the values' device when `add` is called."""
         self._sums = {name: (x[0].clone(), x[1].clone()) for name, x in state["sums"].items()}
         self._counts = dict(state["counts"])

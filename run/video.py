@@ -1,4 +1,4 @@
-"""Videos of evaluation episodes: GIF, which any viewer shows, or MP4 (H.264)."""
+"""Videos of evaluation episodes: GIF or MP4 (H.264)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from d4rl_envs import EnvVector
 from utils import UserError, atomic_write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from d4rl_envs.vector import EnvVector
 
 KINDS = (".gif", ".mp4")
 
 
 def check_kind(path: Path) -> None:
-    """Refuse a file that no video can be written to.
+    """Check that a video can be written to a file of this name.
 
     Raises:
-        UserError: another kind of file, or one that needs a package which is not installed.
+        UserError: unknown file type, or a type whose packages are not installed.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -29,17 +33,20 @@ def check_kind(path: Path) -> None:
     if kind == ".mp4" and missing:
         raise UserError(
             f"--video {path}: MP4 needs {' and '.join(missing)}; "
-            "pip install -r requirements-optional.txt, or end it in .gif"
+            "pip install -r requirements-video.txt, or use .gif"
         )
 
 
 class VideoRecorder:
-    """Keeps frames of the first environment of a vector.
+    """Records frames of the first environment of a vector.
 
     Args:
         envs: Environments made with `render_mode="rgb_array"`.
-        seconds: Between frames, about; a whole number of steps.
+        seconds: Approximate time between frames; rounded to whole steps.
         width: Width of the video in pixels.
+
+    Attributes:
+        problem: Why frames cannot be rendered; "" if they can.
     """
 
     def __init__(self, envs: EnvVector, seconds: float = 0.08, width: int = 240) -> None:
@@ -52,7 +59,9 @@ class VideoRecorder:
         self.problem = ""
 
     def after_step(self) -> None:
-        """Take a frame where one is due; without OpenGL say why in `problem` and go on."""
+        """Record a frame every few steps; without OpenGL, set `problem` instead."""
+        from PIL import Image  # only if videos are recorded
+
         steps = int(self._envs.steps[0])
         if self.problem or steps == self._seen or steps % self._every or self._envs.faulted[0]:
             return
@@ -66,7 +75,7 @@ class VideoRecorder:
         self._frames.append(image.resize((self._width, height)))
 
     def save(self, path: Path) -> None:
-        """Write the frames taken since the last call, if any, as fast as the environment moves.
+        """Write the frames recorded since the last call, if any, in real time.
 
         Args:
             path: GIF or MP4 file, see `check_kind`.
@@ -85,7 +94,7 @@ class VideoRecorder:
 
 
 def _gif(frames: Sequence[Image.Image], seconds: float) -> bytes:
-    """A GIF that shows each frame for so many seconds, again and again."""
+    """A looping GIF that shows each frame for `seconds`."""
     video = io.BytesIO()
     frames[0].save(
         video, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 * seconds),
@@ -95,7 +104,7 @@ def _gif(frames: Sequence[Image.Image], seconds: float) -> bytes:
 
 
 def _mp4(frames: Sequence[Image.Image], seconds: float) -> bytes:
-    """The same as MP4; H.264 takes images of even width and height."""
+    """An MP4; H.264 requires even width and height."""
     import imageio.v3  # optional
 
     width, height = (size - size % 2 for size in frames[0].size)

@@ -1,7 +1,7 @@
-"""A run on Weights & Biases: on the service, or in local files that can be uploaded later.
+"""Weights & Biases: a run on the service, or in local files to upload later.
 
-Runs are grouped by task and method, and can be filtered by both, by seed and by every setting. A
-resumed run goes on under the id that its config.json holds. docs/WANDB.md tells more.
+Runs are grouped by task and method and can be filtered by every setting. A resumed run keeps the
+id stored in its config.json. See docs/WANDB.md.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from tasks import get_task
 
 STEP = "total_transitions_sampled"
 _SCORE = "evaluation/normalized_score"
-# of metrics, docs/METRICS.md
+# prefixes of metrics, see docs/METRICS.md
 _GROUPS = ("evaluation", "aug_traj", "training", "replay", "time")
-# longest that wandb takes for a tag
+# wandb's limit
 _TAG_LENGTH = 64
 
 
 class WandbWriter:
-    """A writer for log_writers.InBackground.
+    """A writer for `run.writers.InBackground`.
 
     Args:
         run_dir: The run's folder.
         settings: The run's settings.
-        method: Its method, suffix included.
-        run_id: The id that all sessions of the run share.
+        method: Its method, including the suffix.
+        run_id: The id shared by all sessions of the run.
 
     Attributes:
-        problem: Why the service could not be used; "" if it could, or was not asked for.
-        address: Web address of the run; None when it is kept locally.
+        problem: Why the service could not be reached; "" if it could or was not requested.
+        address: Web address of the run; None if it is kept locally.
 
     Raises:
         Exception: (from every method) whatever wandb raises.
     """
 
     def __init__(self, run_dir: Path, settings: Settings, method: str, run_id: str) -> None:
-        import wandb  # slow to import, so only when wanted
+        import wandb  # slow to import
 
         self._wandb, self._run_dir = wandb, run_dir
         self._artifacts = bool(settings.wandb_artifacts)
         quiet = wandb.Settings(
             silent=True, console="off", disable_git=True, init_timeout=60, finish_timeout=120
         )
-        # silent from the start: otherwise a terminal without an account is asked to make one
+        # before init, which otherwise prompts for an account in a terminal
         wandb.setup(quiet)
-        # of an agent of a wandb sweep, which has given the run its id already
+        # an agent of a wandb sweep sets the id itself
         given_id = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
         about: dict[str, Any] = {
             "mode": settings.wandb_mode,
@@ -76,15 +76,12 @@ class WandbWriter:
             self.problem = " ".join(str(error).split())
             self._run = wandb.init(**about | {"mode": "offline"})
         self.address = self._run.url
-        self._define_metrics()
-
-    def _define_metrics(self) -> None:
         for group in _GROUPS:
             self._run.define_metric(f"{group}/*", step_metric=STEP)
         self._run.define_metric(_SCORE, step_metric=STEP, summary="last,max")
 
     def write(self, row: Mapping[str, Any], number: int) -> None:
-        # a number of our own: rows that a resumed run repeats are the same, and are taken once
+        # with explicit steps wandb counts a row that a resumed run repeats only once
         self._run.log(dict(row), step=number)
 
     def close(self) -> None:
@@ -93,7 +90,7 @@ class WandbWriter:
         self._run.finish()
 
     def _log_artifact(self) -> None:
-        """The files that `--resume` and the export of a policy need, as one artifact."""
+        """Log the files needed to resume the run or export its policy as one artifact."""
         folder = self._run_dir / CHECKPOINT_FOLDER
         if not folder.is_dir():
             return
@@ -105,7 +102,7 @@ class WandbWriter:
 
 
 def tags(settings: Settings, method: str) -> list[str]:
-    """What runs can be picked by on the service's pages."""
+    """Tags to filter runs by."""
     words = [settings.env, get_task(settings.env).family, method, f"seed{settings.seed}"]
     if settings.exp_name not in ("", "default"):
         words.append(settings.exp_name)
@@ -115,6 +112,6 @@ def tags(settings: Settings, method: str) -> list[str]:
 
 
 def config_of(settings: Settings, method: str) -> dict[str, Any]:
-    """All settings, and under names of their own what tables are made by."""
+    """All settings, plus `task`, `family`, `method` and `sweep` to group tables by."""
     about = {"task": settings.env, "method": method, "sweep": settings.exp_name}
     return dataclasses.asdict(settings) | about | {"family": get_task(settings.env).family}

@@ -1,6 +1,6 @@
-"""Where the numbers of a run go: metrics.jsonl and metrics.csv, TensorBoard.
+"""Writers of a run's metrics: metrics.jsonl and metrics.csv, TensorBoard, and a thread for others.
 
-wandb_writer.py is for Weights & Biases.
+run/wandb_writer.py writes to Weights & Biases.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -22,20 +22,20 @@ from utils import UserError, atomic_write, json_object
 
 
 class Writer(Protocol):
-    """A place beside the local files that gets every row; its failures never stop a run."""
+    """Receives every row in addition to the local files; its failures never stop a run."""
 
     def write(self, row: Mapping[str, Any], number: int) -> None:
-        """Add a row, the run's `number`-th, from 0 on; a resumed run may repeat some."""
+        """Add row `number`, counted from 0; a resumed run may repeat rows."""
 
     def close(self) -> None: ...
 
 
-# threads of writers that did not come to their end in time
+# threads of writers that did not finish in time
 _abandoned: list[threading.Thread] = []
 
 
 def leave(code: int) -> NoReturn:
-    """End the program, at once where a writer hangs: its library would wait for it at the exit."""
+    """Exit; immediately if a writer hangs, because its library would wait for it at exit."""
     if any(thread.is_alive() for thread in _abandoned):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -44,21 +44,21 @@ def leave(code: int) -> NoReturn:
 
 
 class InBackground:
-    """Another writer in a thread of its own: a slow one, or one that hangs, never holds up a run.
+    """Runs another writer in a thread, so that a slow or hanging one does not block training.
 
-    What goes wrong in the thread is raised by the next call here.
+    Errors in the thread are raised by the next call.
 
     Args:
         name: The thread's name.
-        make: Makes the writer; called in the thread.
-        patience: Seconds that `close` waits for the rows that are still on their way.
+        make: Creates the writer, in the thread.
+        patience: Seconds that `close` waits for pending rows.
     """
 
     def __init__(self, name: str, make: Callable[[], Writer], patience: float) -> None:
         self._make, self._patience = make, patience
         self._rows: queue.SimpleQueue[tuple[Mapping[str, Any], int] | None] = queue.SimpleQueue()
         self._error: Exception | None = None
-        # a daemon: one that hangs does not keep the program from ending
+        # a daemon, so that the program can exit while it hangs
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -72,7 +72,7 @@ class InBackground:
         self._raise()
         if self._thread.is_alive():
             _abandoned.append(self._thread)
-            raise TimeoutError(f"not done {self._patience:.0f} seconds after the run's end")
+            raise TimeoutError(f"not finished {self._patience:.0f} seconds after the run")
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -91,60 +91,56 @@ class InBackground:
 class MetricsFiles:
     """metrics.jsonl, one JSON object per row, and metrics.csv with the same rows.
 
-    metrics.jsonl is the record: a row is one write, and is taken back if that write fails halfway.
-    metrics.csv is derived from it; it is written anew when a row brings a new column.
+    metrics.jsonl is the record: each row is one write, which is undone if it fails halfway.
+    metrics.csv is derived from it, and rewritten when a row adds a column.
 
     Args:
-        run_dir: Folder of the files. Rows of an earlier session are kept; a last line that an
-            interrupted write left unfinished is dropped.
+        run_dir: Folder of the files.
+        rows: Number of rows to keep from earlier sessions: those logged before the checkpoint.
 
     Raises:
         UserError: (from every method) a file cannot be read or written.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, rows: int = 0) -> None:
         self._jsonl, self._csv = run_dir / METRICS_FILE, run_dir / METRICS_CSV_FILE
         self._columns: list[str] = []
-        self.rows = 0
-        if self._jsonl.exists():
-            self.rewind(self._jsonl.read_bytes().count(b"\n"))
+        self.rows = rows
+        lines = self._jsonl.read_bytes().splitlines(keepends=True) if self._jsonl.exists() else []
+        if rows > len(lines):
+            raise UserError(
+                f"{self._jsonl}: has {len(lines)} rows, but the checkpoint was written after "
+                f"{rows}; restore the file or start a new run"
+            )
+        if lines:
+            self._parse(lines[:rows])
+            self._replace(self._jsonl, b"".join(lines[:rows]))
+            self._rewrite_csv()
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row: phase, iteration, total_transitions_sampled and metrics."""
         record: dict[str, Any] = plain(row)
-        self._write(self._jsonl, json.dumps(record, allow_nan=False) + "\n")
+        self._append(self._jsonl, json.dumps(record, allow_nan=False) + "\n")
         self.rows += 1
         if all(key in self._columns for key in record):
-            self._write(self._csv, self._as_csv([record], header=False))
+            self._append(self._csv, self._as_csv([record], header=False))
         else:
             self._rewrite_csv()
 
-    def rewind(self, rows: int) -> None:
-        """Drop every row after the first `rows`: those logged after a checkpoint was taken."""
-        lines = self._jsonl.read_bytes().splitlines(keepends=True) if self._jsonl.exists() else []
-        if rows > len(lines):
-            raise UserError(
-                f"{self._jsonl}: has {len(lines)} rows where the checkpoint knows {rows}; "
-                "restore the file, or start a new run"
-            )
-        try:
-            with atomic_write(self._jsonl) as file:
-                file.write(b"".join(lines[:rows]))
-        except OSError as error:
-            raise _cannot_write(self._jsonl, error) from None
-        self.rows = rows
-        self._rewrite_csv()
+    def read(self) -> list[dict[str, Any]]:
+        """All rows."""
+        return self._parse(self._jsonl.read_bytes().splitlines()) if self.rows else []
 
-    def _rewrite_csv(self) -> None:
+    def _parse(self, lines: list[bytes]) -> list[dict[str, Any]]:
         try:
-            rows = [json_object(line) for line in self._jsonl.read_text().splitlines()]
-            self._columns = list(dict.fromkeys(key for row in rows for key in row))
-            with atomic_write(self._csv, "w") as file:
-                file.write(self._as_csv(rows, header=True))
-        except OSError as error:
-            raise _cannot_write(self._csv, error) from None
+            return [json_object(line) for line in lines]
         except ValueError as error:
             raise UserError(f"{self._jsonl}: not JSON lines ({error}); restore the file") from None
+
+    def _rewrite_csv(self) -> None:
+        rows = self.read()
+        self._columns = list(dict.fromkeys(key for row in rows for key in row))
+        self._replace(self._csv, self._as_csv(rows, header=True).encode())
 
     def _as_csv(self, rows: list[dict[str, Any]], header: bool) -> str:
         text = io.StringIO()
@@ -155,7 +151,15 @@ class MetricsFiles:
         return text.getvalue()
 
     @staticmethod
-    def _write(path: Path, text: str) -> None:
+    def _replace(path: Path, content: bytes) -> None:
+        try:
+            with atomic_write(path) as file:
+                file.write(content)
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+
+    @staticmethod
+    def _append(path: Path, text: str) -> None:
         content = text.encode()
         try:
             with path.open("ab", buffering=0) as file:
@@ -168,31 +172,50 @@ class MetricsFiles:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot be written ({error.strerror or error}); free or allow space")
+    return UserError(
+        f"{path}: cannot be written ({error.strerror or error}); free disk space or fix the "
+        "permissions"
+    )
 
 
 class TensorBoardWriter:
-    """TensorBoard logs in run_dir/tensorboard, one curve per phase.
+    """One TensorBoard run in run_dir/tensorboard with exactly the rows of metrics.jsonl.
 
-    The step is the number of online transitions, or the iteration where there are none yet.
+    The step of online metrics is the number of environment steps collected online, and their curves
+    start at step 0 with the last evaluation of pretraining. Metrics of pretraining are
+    `pretrain/<name>`, with the iteration as step.
+
+    Args:
+        run_dir: The run's folder; event files of earlier sessions are replaced.
+        rows: The rows logged so far.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, so only when wanted
+    def __init__(self, run_dir: Path, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._make, self._folder = SummaryWriter, run_dir / TENSORBOARD_FOLDER
-        self._by_phase: dict[str, Any] = {}
+        folder = run_dir / TENSORBOARD_FOLDER
+        for path in folder.rglob("events.out.tfevents.*"):
+            path.unlink()
+        self._events = SummaryWriter(str(folder))
+        self._pretrained: dict[str, Any] = {}
+        for number, row in enumerate(rows):
+            self.write(row, number)
 
     def write(self, row: Mapping[str, Any], number: int) -> None:
-        phase = row["phase"]
-        if phase not in self._by_phase:
-            self._by_phase[phase] = self._make(str(self._folder / phase))
-        step = row["total_transitions_sampled"] or row["iteration"]
-        for key, value in row.items():
-            if "/" in key:
-                self._by_phase[phase].add_scalar(key, value, step)
-        self._by_phase[phase].flush()
+        metrics = {name: value for name, value in row.items() if "/" in name}
+        if row["phase"] == "pretrain":
+            evaluation = {k: v for k, v in metrics.items() if k.startswith("evaluation/")}
+            self._pretrained = evaluation or self._pretrained
+            self._add({f"pretrain/{k}": v for k, v in metrics.items()}, row["iteration"])
+        else:
+            self._add(self._pretrained, 0)
+            self._pretrained = {}
+            self._add(metrics, row["total_transitions_sampled"])
+        self._events.flush()
+
+    def _add(self, metrics: Mapping[str, Any], step: int) -> None:
+        for name, value in metrics.items():
+            self._events.add_scalar(name, float(value), step)
 
     def close(self) -> None:
-        for writer in self._by_phase.values():
-            writer.close()
+        self._events.close()

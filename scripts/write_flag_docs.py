@@ -1,4 +1,4 @@
-"""Write docs/FLAGS.md from the flag table in settings.py."""
+"""Write docs/FLAGS.md from the flag table in get_args.py."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ from get_args import FLAGS, GROUPS, flag_type
 PATH = ROOT / "docs" / "FLAGS.md"
 _HEAD = """# Flags
 
-Every flag of `main.py`. This page is written by `python scripts/write_flag_docs.py` from
-`settings.py`, and `python main.py --help` says the same. Intervals are written as in mathematics:
-`(0, 1]` leaves 0 out and includes 1. Choices may be given in upper or lower case.
+Every flag of `main.py`, as in `python main.py --help`. `python scripts/write_flag_docs.py` writes
+this page from the flag table in `get_args.py`. Intervals are in mathematical notation: `(0, 1]`
+excludes 0 and includes 1. Choices are case-insensitive.
 """
 
 

@@ -357,7 +357,7 @@ def test_recurrent_critics_have_fewer_options() -> None:
 def test_alias_of_a_task_is_resolved_with_a_notice() -> None:
     settings = parse_args(["--env", "hopper-medium-random-v2", "--force_no_minimum", "1"])
     assert settings.env == "hopper-random-v2"
-    assert notices(settings) == ["--env hopper-medium-random-v2 is taken as hopper-random-v2"]
+    assert notices(settings) == ["--env hopper-medium-random-v2 is an alias of hopper-random-v2"]
 
 
 def test_random_dataset_without_minimum_is_warned_about() -> None:

@@ -59,7 +59,7 @@ def test_method_is_named_by_its_coefficients(argv: list[str], name: str) -> None
     assert method_name(parse_args(argv)) == name
 
 
-def test_run_folder_tells_task_method_seed_and_time(tmp_path: Path) -> None:
+def test_run_folder_is_named_by_task_method_seed_and_time(tmp_path: Path) -> None:
     settings = replace(Settings(), save_dir=str(tmp_path), env="pen-human-v1", seed=7)
     base = tmp_path / "pen-human-v1"
     assert create_run_dir(settings, NOW) == base / "TD3+ODT" / "seed7" / "20260102-030405"
@@ -270,7 +270,7 @@ def test_damaged_config_is_refused_and_kept(resumable: Path) -> None:
     assert (resumable / "metrics.jsonl").read_text() == metrics
 
 
-def test_full_disk_is_one_line_and_leaves_whole_rows(tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_one_line_and_keeps_complete_rows(tmp_path: Path, monkeypatch) -> None:
     log = Logger(tmp_path, QUIET)
     log.log("online", 0, 0, {"training/Q_mean": 1.0})
     path = tmp_path / "metrics.jsonl"

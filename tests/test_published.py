@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from get_args import Settings, parse_args
-from logger import method_name
+from run.folder import method_name
 from run.setting_checks import check_settings
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, SUITES, TASK_FLAGS
 from tasks import TASKS

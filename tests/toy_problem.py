@@ -17,7 +17,7 @@ from evaluation import RolloutSettings, exploring_action, rollout
 from get_args import Settings
 from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
-from rl_gradients.online_buffer import OnlineBuffer
+from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from tasks import TASKS
 from tests.test_replay_buffer import dataset_of
 from trainer import Trainer
@@ -114,14 +114,12 @@ def train(settings, *coefficients, seed=0, iterations=6, updates=10, pretraining
     sample = partial(buffer.sample, settings.batch_size, STEPS, offline=True)
     on_policy = None
     if isinstance(trainer.algorithm, OnPolicyGradient):
-        on_policy = OnlineBuffer(buffer, trainer.algorithm, settings.batch_size, STEPS)
+        on_policy = OnPolicyBuffer(buffer, trainer.algorithm, settings.batch_size, STEPS)
     explore = partial(exploring_action, noise=trainer.noise, std=0.1)
     for _ in range(iterations):
         if on_policy is not None:
             actor = trainer.nets.actor.eval()
             episodes = rollout(actor, TwoSteps(COLLECTED_EPISODES), ACTING, 0.0, explore)
-            for episode in episodes:
-                buffer.add(episode.trajectory)
-            on_policy.start_iteration(episodes, actor)
+            on_policy.add(episodes, actor)
         trainer.run_iteration(sample, updates, on_policy=on_policy)
     return trainer

@@ -1,4 +1,4 @@
-"""The online buffer of PPO and AWR: the newest trajectories with TD(lambda) returns."""
+"""The on-policy buffer of PPO and AWR: the newest trajectories with their TD(lambda) returns."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from rl_gradients.common import log_likelihood
 from rl_gradients.on_policy import OnlineBatch, OnPolicyGradient, td_lambda_returns
 from trajectories import Batch
 
-# sub-trajectories per forward when all values are computed
+# sub-trajectories per forward pass when values are recomputed
 _SWEEP_BATCH = 2048
 
 
-class OnlineBuffer:
-    """A window of the replay buffer's rows, and numbers of its own for each of them.
+class OnPolicyBuffer:
+    """A window of the replay buffer's newest rows, with returns, advantages and log-probabilities.
 
     Args:
-        buffer: Where the trajectories lie.
-        algorithm: Says how large the window is and how returns are made.
+        buffer: Storage of the trajectories.
+        algorithm: Determines the size of the window and the returns.
         batch_size: B.
         steps: K.
 
     Attributes:
-        critic_first: Whether all critic updates of an iteration come before the actor's.
+        critic_first: Whether all critic updates of an iteration precede the actor updates.
     """
 
     def __init__(
@@ -41,20 +41,24 @@ class OnlineBuffer:
         self._buffer, self._algorithm = buffer, algorithm
         self._batch_size, self._steps = batch_size, steps
         self.critic_first = algorithm.critic_first
-        buffer.keep_transitions = algorithm.buffer_size
         self._rows = range(0)
         self._log_probs = self._returns = self._advantages = torch.empty(0)
         self._old_actor: Actor | None = None
 
-    def start_iteration(self, episodes: Sequence[Episode], actor: Actor) -> None:
-        """Set the window after these episodes were added to the replay buffer.
+    def add(self, episodes: Sequence[Episode], actor: Actor) -> None:
+        """Add the episodes of an iteration to the replay buffer and move the window to them.
+
+        They stay in storage for the iteration even if the replay buffer is smaller than that.
 
         Args:
-            episodes: What this iteration collected.
-            actor: The policy at the iteration's start; a copy is kept where the algorithm
-                compares with it.
+            episodes: The episodes collected in this iteration.
+            actor: The policy at the start of the iteration, copied if the algorithm needs it.
         """
         size = self._algorithm.buffer_size
+        collected = sum(episode.length for episode in episodes)
+        self._buffer.keep_transitions = max(size, collected)
+        for episode in episodes:
+            self._buffer.add(episode.trajectory)
         newest = {"transitions": size} if size else {"trajectories": len(episodes)}
         self._rows = self._buffer.newest_rows(**newest)
         log_probs = np.concatenate([episode.log_probs for episode in episodes])
@@ -66,7 +70,7 @@ class OnlineBuffer:
             self._old_actor = copy.deepcopy(actor).eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """The window, as its length, and its numbers: for an iteration that goes on later."""
+        """Length of the window and its data, to resume within an iteration."""
         old = self._old_actor
         return {
             "length": len(self._rows),
@@ -77,15 +81,16 @@ class OnlineBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any], actor: Actor) -> None:
-        """Restore `state_dict()` after the replay buffer.
+        """Restore `state_dict()`, after the replay buffer is restored.
 
         Args:
             state: What `state_dict` returned.
-            actor: Any policy of the right shape.
+            actor: A policy of the same shape.
         """
         device = self._buffer.device
         end = self._buffer.newest_rows().stop
         self._rows = range(end - state["length"], end)
+        self._buffer.keep_transitions = max(self._algorithm.buffer_size, state["length"])
         self._log_probs = state["log_probs"].to(device)
         self._returns = state["returns"].to(device)
         self._advantages = state["advantages"].to(device)
@@ -95,7 +100,7 @@ class OnlineBuffer:
 
     @torch.no_grad()
     def refresh(self, critic: Critic) -> None:
-        """New returns and advantages, by the critic as it is now."""
+        """Recompute returns and advantages with the current critic."""
         device, low = self._buffer.device, self._rows.start
         columns = {
             name: torch.zeros(len(self._rows), device=device)
@@ -123,7 +128,7 @@ class OnlineBuffer:
             self._advantages = (self._advantages - self._advantages.mean()) / spread
 
     def sample(self) -> OnlineBatch:
-        """Draw sub-trajectories from the window, as the replay buffer does."""
+        """Sample sub-trajectories from the window, as the replay buffer does."""
         size = (self._batch_size,)
         device = self._buffer.device
         rows = torch.randint(self._rows.start, self._rows.stop, size, device=device)
@@ -141,16 +146,16 @@ class OnlineBuffer:
 
     @torch.no_grad()
     def _recomputed(self, batch: Batch) -> Tensor:
-        """What the policy at the iteration's start says of the batch, in the same contexts."""
+        """Log-likelihood of the batch under the policy as of the start of the iteration."""
         if self._old_actor is None:
-            raise RuntimeError("no policy was kept")
+            raise RuntimeError("the old policy was not stored")
         policy = self._old_actor(
             batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask
         )
         return log_likelihood(policy, batch.actions)
 
     def _sweep(self) -> Iterator[Batch]:
-        """Every row of the window once, in sub-trajectories of up to K steps."""
+        """All rows of the window, each once, as sub-trajectories of up to K steps."""
         last = self._buffer.last_rows(self._rows)
         first = np.concatenate([[self._rows.start], last[:-1] + 1])
         counts = (last - first) // self._steps + 1

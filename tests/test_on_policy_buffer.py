@@ -16,7 +16,7 @@ from get_args import Settings
 from replay_buffer import ReplayBuffer
 from rl_gradients import make_rl_gradient
 from rl_gradients.on_policy import OnPolicyGradient, td_lambda_returns
-from rl_gradients.online_buffer import OnlineBuffer
+from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from tests.conftest import golden_file
 from tests.test_replay_buffer import ACT, OBS, dataset_of, episode
 
@@ -100,31 +100,40 @@ def test_returns_equal_a_plain_loop(lengths, seed, gamma, td_lambda):
 
 def test_awr_window_holds_at_least_its_size_in_whole_trajectories():
     buffer = buffer_of([4, 5, 6])
-    online = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=9), 8, 3)
+    on_policy = OnPolicyBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=9), 8, 3)
     for length, rows in ((2, range(4, 17)), (3, range(9, 20)), (20, range(20, 40))):
         new = collected([length])
-        buffer.add(new[0].trajectory)
-        online.start_iteration(new, ACTOR)
-        assert online._rows == rows
-    everything = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=1000), 8, 3)
-    everything.start_iteration(new, ACTOR)
-    assert everything._rows == range(40)
+        on_policy.add(new, ACTOR)
+        assert on_policy._rows == rows
+    everything = OnPolicyBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=1000), 8, 3)
+    everything.add(new, ACTOR)
+    assert everything._rows == range(60)
 
 
 def test_ppo_window_holds_the_iteration_with_its_log_probabilities():
     buffer = buffer_of([4, 5])
-    online = OnlineBuffer(buffer, algorithm(rl_algo="PPO"), 64, 3)
+    on_policy = OnPolicyBuffer(buffer, algorithm(rl_algo="PPO"), 64, 3)
     new = collected([2, 6])
-    for each in new:
-        buffer.add(each.trajectory)
-    online.start_iteration(new, ACTOR)
-    assert online._rows == range(9, 17)
-    online.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
-    batch = online.sample()
+    on_policy.add(new, ACTOR)
+    assert on_policy._rows == range(9, 17)
+    on_policy.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
+    batch = on_policy.sample()
     known = np.concatenate([each.log_probs for each in new])
     np.testing.assert_array_equal(
         batch.log_probs[batch.mask], known[(batch.rows - 9)[batch.mask].numpy()]
     )
+
+
+def test_ppo_window_holds_the_whole_iteration_in_a_smaller_replay_buffer():
+    buffer = buffer_of([4, 5], capacity=2)
+    on_policy = OnPolicyBuffer(buffer, algorithm(rl_algo="PPO"), 64, 3)
+    for seed in range(40):
+        new = collected([3, 2, 4, 3], seed=seed)
+        on_policy.add(new, ACTOR)
+        batch = buffer.gather(torch.arange(on_policy._rows.start, on_policy._rows.stop), 1)
+        rewards = np.concatenate([each.trajectory.rewards for each in new])
+        np.testing.assert_allclose(batch.rewards[:, 0], rewards, rtol=1e-6)
+        assert buffer.num_trajectories == 2
 
 
 @pytest.mark.parametrize("normalize", [0, 1])
@@ -132,13 +141,11 @@ def test_refresh_equals_values_row_by_row(normalize):
     torch.manual_seed(0)
     chosen = algorithm(rl_algo="AWR", AWR_buffer_size=12, AWR_normalize_adv=normalize)
     buffer = buffer_of([3, 5], capacity=3)
-    online = OnlineBuffer(buffer, chosen, 64, 4)
+    on_policy = OnPolicyBuffer(buffer, chosen, 64, 4)
     new = collected([7, 6])
-    for each in new:
-        buffer.add(each.trajectory)
-    online.start_iteration(new, ACTOR)
+    on_policy.add(new, ACTOR)
     critic = Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True)
-    online.refresh(critic)
+    on_policy.refresh(critic)
     returns, advantages = [], []
     for each in new:
         t = each.trajectory
@@ -154,22 +161,21 @@ def test_refresh_equals_values_row_by_row(normalize):
     wanted = np.concatenate(advantages)
     if normalize:
         wanted = (wanted - wanted.mean()) / (wanted.std() + 1e-5)
-    np.testing.assert_allclose(online._returns, np.concatenate(returns), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(online._advantages, wanted, rtol=1e-4, atol=1e-4)
-    batch = online.sample()
+    np.testing.assert_allclose(on_policy._returns, np.concatenate(returns), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(on_policy._advantages, wanted, rtol=1e-4, atol=1e-4)
+    batch = on_policy.sample()
     assert batch.returns.shape == batch.mask.shape
 
 
 def test_trajectories_of_the_window_stay_in_storage_after_eviction():
     buffer = buffer_of([3], capacity=2)
-    online = OnlineBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=40), 8, 3)
+    on_policy = OnPolicyBuffer(buffer, algorithm(rl_algo="AWR", AWR_buffer_size=40), 8, 3)
     names = []
     for seed in range(60):
         (new,) = collected([5], seed=100 + seed)
         names.append(new.trajectory.rewards[0])
-        buffer.add(new.trajectory)
-        online.start_iteration([new], ACTOR)
-        batch = buffer.gather(torch.arange(online._rows.start, online._rows.stop), 1)
+        on_policy.add([new], ACTOR)
+        batch = buffer.gather(torch.arange(on_policy._rows.start, on_policy._rows.stop), 1)
         first = batch.rewards[batch.timesteps == 0].numpy()
         np.testing.assert_allclose(first[-len(names[-8:]) :], names[-8:], rtol=1e-6)
         assert buffer.num_trajectories == 2
@@ -181,16 +187,15 @@ def test_recomputed_log_probabilities_are_those_of_the_old_policy():
     actor = copy.deepcopy(ACTOR)
     buffer = buffer_of([4])
     chosen = algorithm(rl_algo="PPO", PPO_old_logprob_generated_in_training=1)
-    online = OnlineBuffer(buffer, chosen, 16, 3)
+    on_policy = OnPolicyBuffer(buffer, chosen, 16, 3)
     (new,) = collected([9])
-    buffer.add(new.trajectory)
-    online.start_iteration([new], actor)
-    online.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
-    batch = online.sample()
+    on_policy.add([new], actor)
+    on_policy.refresh(Critic(OBS, ACT, CriticConfig(), num_q=0, with_v=True))
+    batch = on_policy.sample()
     policy = actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask)
     log_probs = policy.log_prob(batch.actions).detach()
     torch.testing.assert_close(batch.log_probs[batch.mask], log_probs[batch.mask])
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(0.1)
-    assert torch.equal(online._recomputed(batch), batch.log_probs)
+    assert torch.equal(on_policy._recomputed(batch), batch.log_probs)
