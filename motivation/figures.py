@@ -11,7 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from motivation.bandit import METHODS, OFFLINE, OPTIMUM, History, reward
-from reporting.intervals import mean_interval
+from reporting.intervals import bootstrap, mean_over_runs
+from reporting.style import plain_axes
 
 COLOURS = {"ODT": "#6b6b6b", "DDPG": "#1f77b4", "ODT+DDPG": "#d95f02"}
 
@@ -35,12 +36,12 @@ def action_figure(history: History) -> Figure:
     axes.axhline(OPTIMUM, color="#2a9d5c", linestyle="--", linewidth=1, label="optimum")
     axes.set_ylabel("action at the target return")
     axes.set_ylim(-1.05, 1.05)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.73), ncols=2)
+    figure.legend(frameon=False, fontsize="small", ncols=5, loc="outside lower center")
     return figure
 
 
 def critic_figure(history: History) -> Figure:
-    """What the critics hold of each action, from the end of pretraining (light) to the last."""
+    """The critic's estimates for all actions, from pretraining (light) to the last epoch (dark)."""
     shown = ("DDPG", "ODT+DDPG")
     figure, panels = _new_figure(len(shown))
     grid = history.grid
@@ -52,12 +53,12 @@ def critic_figure(history: History) -> Figure:
         axes.set_title(method)
         axes.set_xlabel("action")
         axes.legend(frameon=False, loc="lower left", fontsize="small")
-    panels[0].set_ylabel("reward, and the critic's estimate")
+    panels[0].set_ylabel("reward and the critic's estimate")
     return figure
 
 
 def policy_figure(history: History) -> Figure:
-    """The action for each return asked for, from the end of pretraining (light) to the last."""
+    """The action for each target return, from pretraining (light) to the last epoch (dark)."""
     figure, panels = _new_figure(len(METHODS))
     for axes, method in zip(panels, METHODS, strict=True):
         _draw_epochs(axes, history, history.policies[:, METHODS.index(method)], COLOURS[method])
@@ -65,7 +66,7 @@ def policy_figure(history: History) -> Figure:
         axes.scatter(reward(actions), actions, s=8, color="0.3", zorder=3, label="offline data")
         axes.axhline(OPTIMUM, color="#2a9d5c", linestyle="--", linewidth=1, label="optimum")
         axes.set_title(method)
-        axes.set_xlabel("return asked for")
+        axes.set_xlabel("target return")
         axes.set_ylim(-1.05, 1.05)
     panels[0].set_ylabel("action")
     panels[-1].legend(frameon=False, loc="upper right", fontsize="small")
@@ -76,39 +77,37 @@ def _new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(3.6 * panels if panels > 1 else 5.6, 3.6), layout="constrained")
     all_axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
     for axes in all_axes:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         if axes is not all_axes[0]:
             axes.tick_params(labelleft=False)
     return figure, all_axes
 
 
 def _draw_means(axes: Axes, history: History, values: torch.Tensor) -> None:
-    """Mean of (E + 1, M, S) values over runs, with its interval, by epoch."""
+    """Draw the mean over runs of (E + 1, M, S) values, with its interval, by epoch."""
     epochs = np.arange(len(values))
     for i, method in enumerate(METHODS):
-        mean, low, high = mean_interval(values[:, i].T.numpy())
+        mean, low, high = bootstrap([values[:, i].T.numpy()], mean_over_runs)
         axes.plot(epochs, mean, "o-", markersize=3, color=COLOURS[method], label=method)
         axes.fill_between(epochs, low, high, color=COLOURS[method], alpha=0.2, linewidth=0)
     start = history.pretrained
     axes.axvline(start, color="0.5", linestyle=":", linewidth=1)
-    axes.text(start + 0.15, 0.5, "online", color="0.4", transform=axes.get_xaxis_transform(),
+    axes.text(start + 0.15, 0.66, "online", color="0.4", transform=axes.get_xaxis_transform(),
               rotation=90, va="center")  # fmt: skip
     axes.set_xlabel("epoch")
 
 
 def _draw_epochs(axes: Axes, history: History, curves: torch.Tensor, colour: str) -> None:
-    """Mean over runs of (E + 1, S, G) curves for some epochs, light to dark; the last with its
-    interval."""
+    """Draw means over runs of (E + 1, S, G) curves for some epochs, the last with its interval."""
     first, last = history.pretrained, len(curves) - 1
     shown = sorted({first + round((last - first) * part) for part in (0, 1 / 8, 1 / 4, 1 / 2, 1)})
     shades = LinearSegmentedColormap.from_list("shades", ["white", colour])(
         np.linspace(0.3, 1.0, len(shown))
     )
     for epoch, shade in zip(shown, shades, strict=True):
-        mean, low, high = mean_interval(curves[epoch].numpy())
         label = "pretrained" if epoch == first else f"online epoch {epoch - first}"
-        axes.plot(history.grid, mean, color=shade, label=label)
+        axes.plot(history.grid, curves[epoch].mean(dim=0), color=shade, label=label)
+    _, low, high = bootstrap([curves[last].numpy()], mean_over_runs)
     axes.fill_between(history.grid, low, high, color=colour, alpha=0.2, linewidth=0)
 
 

@@ -3,15 +3,13 @@
     python motivation/motivation.py --out DIR [--seeds N] [--device cuda] [...]
 
 Writes four figures (reward.png, critic.png, action.png, policy.png), their numbers per epoch
-(epochs.csv) and each run's end (runs.csv), and ends with a conclusion that is computed from them.
+(epochs.csv) and the last epoch of each run (runs.csv), and prints a conclusion computed from them.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
 import math
 import sys
@@ -26,49 +24,50 @@ from tqdm import tqdm
 from get_args import OneLineParser
 from motivation.bandit import METHODS, OPTIMUM, Bandit, BanditSettings, History, reward
 from motivation.figures import FIGURES
-from reporting.intervals import mean_interval, share_interval
+from reporting.intervals import bootstrap, mean_over_runs, share_interval
+from reporting.style import save_figure
+from reporting.tables import to_csv
 from run.setting_checks import inside
-from scripts.plot_learning_curve import save
 from utils import UserError, select_device, write_output
 
-# how near to the best action a policy has found it
+# a policy has found the optimum if its action is within this distance
 NEAR = 0.1
 FLAGS = {field.name: field for field in dataclasses.fields(BanditSettings)}
 
 
 def shares(history: History) -> dict[str, tuple[int, int, tuple[float, float]]]:
-    """Of each method: runs whose last policy is at the optimum, runs, interval of their share."""
-    found = {}
+    """By method: runs that end at the optimum, all runs, and the 95% interval of the share."""
+    counts = {}
     for method, actions in zip(METHODS, history.actions[-1], strict=True):
         at_optimum = int(((actions - OPTIMUM).abs() <= NEAR).sum())
-        found[method] = (at_optimum, len(actions), share_interval(at_optimum, len(actions)))
-    return found
+        counts[method] = (at_optimum, len(actions), share_interval(at_optimum, len(actions)))
+    return counts
 
 
 def conclusion(history: History) -> str:
-    """Which methods find the hidden optimum in most runs, as far as the intervals tell."""
-    said: dict[str, list[str]] = {"do": [], "do not": [], "are undecided": []}
+    """Which methods find the hidden optimum in most runs, according to the intervals."""
+    verdicts: dict[str, list[str]] = {"found": [], "not found": [], "undecided": []}
     for method, (count, runs, (low, high)) in shares(history).items():
-        verdict = "do" if low > 0.5 else "do not" if high < 0.5 else "are undecided"
+        verdict = "found" if low > 0.5 else "not found" if high < 0.5 else "undecided"
         returns = reward(history.actions[-1][METHODS.index(method)]).mean().item()
-        said[verdict].append(
+        verdicts[verdict].append(
             f"{method} ({count} of {runs} runs, 95% interval {low:.0%} to {high:.0%}; "
             f"mean reward {returns:.2f})"
         )
     sentences = {
-        "do": "the hidden optimum at 0 is found by",
-        "do not": "it is not found by",
-        "are undecided": "too few runs tell about",
+        "found": "the hidden optimum at 0 is found by",
+        "not found": "it is not found by",
+        "undecided": "there are too few runs to decide about",
     }
-    if not said["do"]:
-        sentences["do not"] = "the hidden optimum at 0 is not found by"
-    parts = [f"{sentences[kind]} {' and '.join(names)}" for kind, names in said.items() if names]
+    if not verdicts["found"]:
+        sentences["not found"] = "the hidden optimum at 0 is not found by"
+    parts = [f"{sentences[kind]} {' and '.join(who)}" for kind, who in verdicts.items() if who]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
 def epoch_rows(history: History) -> list[dict[str, Any]]:
-    """Means over the runs with their 95% intervals, per method and epoch."""
+    """Means over runs with 95% intervals, per epoch and method."""
     rows = []
     for epoch, samples in enumerate(history.samples):
         for method, actions in zip(METHODS, history.actions[epoch], strict=True):
@@ -79,15 +78,15 @@ def epoch_rows(history: History) -> list[dict[str, Any]]:
                 "online_samples": samples,
             }
             for name, values in (("reward", reward(actions)), ("action", actions)):
-                mean, low, high = mean_interval(values.numpy())
-                row |= {f"{name}_mean": mean, f"{name}_low": low, f"{name}_high": high}
+                interval = map(float, bootstrap([values.numpy()], mean_over_runs))
+                row |= zip((f"{name}_mean", f"{name}_low", f"{name}_high"), interval, strict=True)
             row["share_at_optimum"] = float(((actions - OPTIMUM).abs() <= NEAR).float().mean())
             rows.append(row)
     return rows
 
 
 def run_rows(history: History) -> list[dict[str, Any]]:
-    """How each run ended."""
+    """The last action and reward of each run."""
     return [
         {"method": method, "run": i, "action": action, "reward": paid}
         for method, actions in zip(METHODS, history.actions[-1], strict=True)
@@ -97,21 +96,13 @@ def run_rows(history: History) -> list[dict[str, Any]]:
     ]
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_output(path, text.getvalue().encode(), "--out")
-
-
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         description=(__doc__ or "").split("\n\n")[0],
         usage="%(prog)s --out DIR [--FLAG VALUE ...]",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for figures and tables")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     types = get_type_hints(BanditSettings)
     for name, field in FLAGS.items():
@@ -129,18 +120,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def bandit_settings(args: argparse.Namespace) -> BanditSettings:
-    """The experiment's settings of a command line.
+    """The settings from a command line.
 
     Raises:
-        UserError: a number outside its range.
+        UserError: a number is out of range.
     """
     values = {name: getattr(args, name) for name in FLAGS}
     for name, value in values.items():
         within = FLAGS[name].metadata["within"]
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{name} {value}: not a finite number")
+            raise UserError(f"--{name} {value}: not finite; use a finite number")
         if within and not inside(value, within):
-            raise UserError(f"--{name} {value}: outside its range; use a number in {within}")
+            raise UserError(f"--{name} {value}: out of range; use a number in {within}")
     return BanditSettings(**values)
 
 
@@ -155,9 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
             history = Bandit(settings, device).run(after_epoch=bar.update)
         for name, draw in FIGURES.items():
-            save(draw(history), args.out / f"{name}.png")
-        write_csv(args.out / "epochs.csv", epoch_rows(history))
-        write_csv(args.out / "runs.csv", run_rows(history))
+            save_figure(draw(history), args.out / f"{name}.png")
+        for name, rows in (("epochs", epoch_rows(history)), ("runs", run_rows(history))):
+            text = to_csv(list(rows[0]), [list(row.values()) for row in rows])
+            write_output(args.out / f"{name}.csv", text.encode(), "--out")
         sentence = conclusion(history)
         write_output(args.out / "conclusion.txt", f"{sentence}\n".encode(), "--out")
     except UserError as error:

@@ -1,1 +1,1 @@
-"""Reports of runs: what scripts/report.py reads, computes, draws and writes."""
+"""Reports of runs: read, average, draw and write, for the command lines in scripts/."""

@@ -1,73 +1,46 @@
-"""Everything a report says, computed from its runs: curves, comparisons and tables."""
+"""Everything a report shows, computed from its runs: curves, intervals and comparisons."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from reporting.paper import TITLES, find_row, paper_rows
-from reporting.runs import Run, mixed_settings
-from reporting.scores import (
-    METRICS,
-    Bootstrap,
-    Comparison,
-    Interval,
-    MeanCurve,
-    compare,
-    curve_over_runs,
-    improvement,
-    task_intervals,
-)
-from reporting.scores import aggregate as aggregate_metrics
+from reporting.curves import Curve, mean_curve
+from reporting.intervals import Interval
+from reporting.paper import TITLES, PaperRow, find_row, paper_rows
+from reporting.runs import RunResult, state_warnings
+from reporting.scores import Comparison, compare, metric_intervals
 from reporting.style import order_methods
-from run.state import FINISHED
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A comparison of methods with its numbers.
-
-    Attributes:
-        comparison: Tasks and runs.
-        curves: Mean over tasks and runs, by method; none for a single task.
-        metrics: (4, 3) of `METRICS` by method: point, lower, upper.
-        improvements: Probability that X improves on Y, by (X, Y).
-    """
-
-    comparison: Comparison
-    curves: Sequence[MeanCurve]
-    metrics: Mapping[str, np.ndarray]
-    improvements: Mapping[tuple[str, str], Interval]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the pages, pictures and files are made of.
+    """The content of a report's page, figures and CSV files.
 
     Attributes:
         runs: All runs.
-        tasks, methods: Their names, in the order of presentation.
-        curves: Mean curves by task.
+        tasks, methods: Names in the order of presentation.
+        paper_rows: The rows of the paper's tables by task, for those that have one.
+        curves: Mean curves by task and method.
         intervals: `METRICS` with intervals by task and method.
-        compared: Comparisons over tasks: of all, then of each suite.
-        warnings: What to know before believing any of it.
-        bootstrap: How intervals were estimated.
+        comparisons: Methods compared over all tasks, then over those of each of the paper's tables.
+        warnings: What to know before trusting the numbers.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[RunResult]
     tasks: Sequence[str]
     methods: Sequence[str]
-    curves: Mapping[str, Sequence[MeanCurve]]
+    paper_rows: Mapping[str, PaperRow]
+    curves: Mapping[str, Mapping[str, Curve]]
     intervals: Mapping[tuple[str, str], Mapping[str, Interval]]
-    compared: Sequence[Compared]
+    comparisons: Sequence[Comparison]
     warnings: Sequence[str]
-    bootstrap: Bootstrap
 
-    def members(self, task: str, method: str) -> list[Run]:
-        """The runs of a task and method that stand for a seed each."""
+    def members(self, task: str, method: str) -> list[RunResult]:
+        """The runs of a task and method, one per seed."""
         return [
             run
             for run in self.runs
@@ -75,117 +48,79 @@ class Report:
         ]
 
 
-def build(runs: Sequence[Run], warnings: Sequence[str], bootstrap: Bootstrap) -> Report:
+def build(runs: Sequence[RunResult], warnings: Sequence[str]) -> Report:
     """Compute a report.
 
     Args:
         runs: All runs.
-        warnings: What reading them brought up.
-        bootstrap: How to estimate intervals.
+        warnings: Warnings from reading them.
     """
     methods = order_methods([run.method for run in runs])
-    tasks = _order_tasks(runs)
+    rows = {run.task: find_row(run.env, run.delayed_reward) for run in runs}
+    tasks = _order_tasks(rows)
     runs = sorted(
         runs,
         key=lambda run: (tasks.index(run.task), methods.index(run.method), run.seed, run.started),
     )
     counting = [run for run in runs if run.counts]
-    curves: dict[str, list[MeanCurve]] = {task: [] for task in tasks}
-    intervals: dict[tuple[str, str], Mapping[str, Interval]] = {}
-    for method in methods:
-        groups = {
-            task: [run for run in counting if (run.task, run.method) == (task, method)]
-            for task in tasks
-        }
-        groups = {task: members for task, members in groups.items() if members}
-        finals = {
-            task: np.array([run.final for run in members]) for task, members in groups.items()
-        }
-        for task, found in task_intervals(finals, bootstrap).items():
-            intervals[task, method] = found
-            curve = curve_over_runs(method, [groups[task]], bootstrap)
-            if curve is not None:
-                curves[task].append(curve)
+    intervals = {}
+    for task, method in dict.fromkeys((run.task, run.method) for run in counting):
+        finals = [run.final for run in counting if (run.task, run.method) == (task, method)]
+        intervals[task, method] = metric_intervals([np.array(finals)])
     return Report(
         runs=runs,
         tasks=tasks,
         methods=methods,
-        curves=curves,
+        paper_rows={task: row for task in tasks if (row := rows[task]) is not None},
+        curves={task: task_curves(runs, task) for task in tasks},
         intervals=intervals,
-        compared=_compare_all(counting, tasks, methods, bootstrap),
-        warnings=[*_state_warnings(runs), *mixed_settings(runs), *warnings],
-        bootstrap=bootstrap,
+        comparisons=_compare_all(counting, tasks, methods, rows),
+        warnings=[*state_warnings(runs), *warnings],
     )
 
 
-def _order_tasks(runs: Sequence[Run]) -> list[str]:
-    """Tasks in the order of the paper's tables, then those it does not have."""
-    places = {(row.env, row.delayed_reward): i for i, row in enumerate(paper_rows())}
-    ranked = {
-        run.task: places.get((run.env, run.delayed_reward), len(places))
-        for run in sorted(runs, key=lambda run: run.task)
-    }
-    return sorted(ranked, key=lambda task: ranked[task])
+def task_curves(runs: Sequence[RunResult], task: str) -> dict[str, Curve]:
+    """Mean curves over the finished runs of a task, by method."""
+    counting = [run for run in runs if run.counts and run.task == task]
+    found = {}
+    for method in order_methods([run.method for run in counting]):
+        curve = mean_curve([[run.curve for run in counting if run.method == method]])
+        if curve is not None:
+            found[method] = curve
+    return found
 
 
-def _state_warnings(runs: Sequence[Run]) -> list[str]:
-    used = [run for run in runs if not run.superseded]
-    others = Counter(run.state for run in used if run.state != FINISHED)
-    lines = []
-    if others:
-        states = ", ".join(f"{count} {state}" for state, count in sorted(others.items()))
-        lines.append(
-            f"{others.total()} of {len(used)} runs are not finished ({states}): tables and means "
-            "are of finished runs only, curves show the others as dotted lines"
-        )
-    for run in used:
-        if run.state == FINISHED and not run.counts:
-            what = "its final score is not finite" if len(run.steps) else "it was never evaluated"
-            lines.append(f"{run.folder}: finished, but {what}; not counted")
-    return lines
+def offline_score(runs: Sequence[RunResult], task: str) -> float | None:
+    """Mean score of a task's offline data; None if unknown, or if runs had different data."""
+    known = {run.offline for run in runs if run.task == task and run.offline is not None}
+    score = known.pop() if len(known) == 1 else math.nan
+    return score if math.isfinite(score) else None
+
+
+def _order_tasks(rows: Mapping[str, PaperRow | None]) -> list[str]:
+    """Tasks in the order of the paper's tables, then all others by name."""
+    places = {row: i for i, row in enumerate(paper_rows())}
+
+    def rank(task: str) -> tuple[int, str]:
+        row = rows[task]
+        return (places[row] if row else len(places), task)
+
+    return sorted(rows, key=rank)
 
 
 def _compare_all(
-    counting: Sequence[Run], tasks: Sequence[str], methods: Sequence[str], bootstrap: Bootstrap
-) -> list[Compared]:
-    """Over all tasks, then over each of the paper's tables where there are several of its tasks."""
+    counting: Sequence[RunResult],
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    rows: Mapping[str, PaperRow | None],
+) -> list[Comparison]:
     done = [task for task in tasks if any(run.task == task for run in counting)]
     if not done:
         return []
-    title = f"All tasks ({len(done)})" if len(done) > 1 else done[0]
-    sets = {title: done}
-    tables = {run.task: find_row(run.env, run.delayed_reward) for run in counting}
-    for key, name in TITLES.items():
-        rows = [(task, tables[task]) for task in done]
-        members = [task for task, row in rows if row is not None and row.table == key]
+    sets = {f"All tasks ({len(done)})" if len(done) > 1 else done[0]: done}
+    for key, title in TITLES.items():
+        members = [task for task in done if (row := rows[task]) and row.table == key]
         if 1 < len(members) < len(done):
-            sets[f"{len(members)} tasks of {name}"] = members
-    found = [compare(name, counting, methods, members) for name, members in sets.items()]
-    return [_numbers(each, bootstrap) for each in found if each is not None]
-
-
-def _numbers(comparison: Comparison, bootstrap: Bootstrap) -> Compared:
-    names = list(comparison.runs)
-    scores = {method: comparison.scores(method) for method in names}
-    curves = [
-        curve_over_runs(method, comparison.runs[method], bootstrap)
-        for method in names
-        if len(comparison.tasks) > 1
-    ]
-    improvements = {}
-    for i, x in enumerate(names):
-        for y in names[i + 1 :]:
-            row = bootstrap.intervals([scores[x], scores[y]], improvement)[0]
-            improvements[x, y] = (float(row[0]), float(row[1]), float(row[2]))
-    return Compared(
-        comparison,
-        [curve for curve in curves if curve is not None],
-        {method: bootstrap.intervals(scores[method], aggregate_metrics) for method in names},
-        improvements,
-    )
-
-
-def interval_of(compared: Compared, method: str, metric: str) -> Interval:
-    """A metric of a method with its interval."""
-    row = compared.metrics[method][METRICS.index(metric)]
-    return float(row[0]), float(row[1]), float(row[2])
+            sets[f"{len(members)} tasks of {title}"] = members
+    found = [compare(title, counting, methods, members) for title, members in sets.items()]
+    return [each for each in found if each is not None]

@@ -1,19 +1,20 @@
-"""The report's numbers as CSV: what is absent is empty, nothing is rounded."""
+"""The numbers of a report as CSV, without rounding; missing values are empty."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from reporting import contents
 from reporting.build import Report
-from reporting.paper import METHODS, PaperRow, find_row, published_interval, published_score
+from reporting.paper import METHODS, published_interval, published_score
 from reporting.scores import METRICS
-from reporting.tables import Table, to_csv
+from reporting.tables import to_csv
 
 
 def csv_files(report: Report) -> dict[str, str]:
-    """Content by name."""
-
+    """Content by file name."""
     return {
         "runs.csv": _runs(report),
         "curves.csv": _curves(report),
@@ -21,13 +22,13 @@ def csv_files(report: Report) -> dict[str, str]:
         "intervals.csv": _intervals(report),
         "aggregates.csv": _aggregates(report),
         "improvement.csv": _improvement(report),
-        **{f"{table.name}.csv": _as_shown(table) for table in contents.score_tables(report)},
+        **{
+            f"{table.name}.csv": to_csv(
+                table.columns, [[c.text for c in row] for row in table.rows]
+            )
+            for table in contents.score_tables(report)
+        },
     }
-
-
-def _as_shown(table: Table) -> str:
-    """The table in the form of the paper, for a spreadsheet."""
-    return to_csv(table.columns, [[cell.text for cell in row] for row in table.rows])
 
 
 def _runs(report: Report) -> str:
@@ -47,78 +48,70 @@ def _runs(report: Report) -> str:
 
 
 def _curves(report: Report) -> str:
-    """Means with intervals, then the evaluations of every run that is not part of one."""
-    rows: list[list[object]] = []
-    sets = [(each.comparison.title, each.curves, "percent") for each in report.compared]
+    """Mean curves with intervals, then the evaluations of every run."""
+    sets = [(each.title, each.curves, "percent") for each in report.comparisons]
     sets += [(task, report.curves[task], "steps") for task in report.tasks]
+    rows: list[list[object]] = []
     for title, curves, unit in sets:
-        for curve in curves:
-            points = zip(curve.steps, curve.mean, curve.low, curve.high, strict=True)
-            head = [title, curve.method, "mean", curve.runs, unit]
-            rows += [[*head, *map(float, point)] for point in points]
+        for method, curve in curves.items():
+            points = np.stack([curve.steps, curve.values, curve.low, curve.high], axis=1)
+            rows += [[title, method, "mean", curve.runs, unit, *point] for point in points.tolist()]
     for run in report.runs:
         label = f"seed {run.seed}, {run.state}" + ", not used" * run.superseded
-        points_of_run = zip(run.steps.tolist(), run.scores.tolist(), strict=True)
+        points = np.stack([run.curve.steps, run.curve.values], axis=1)
         head = [run.task, run.method, label, 1, "steps"]
-        rows += [[*head, *point, None, None] for point in points_of_run]
+        rows += [[*head, *point, None, None] for point in points.tolist()]
     columns = ["task", "method", "curve", "runs", "unit", "at", "score", "ci_low", "ci_high"]
     return to_csv(columns, rows)
 
 
 def _scores(report: Report) -> str:
-    """Score and increase of every task and method, then the paper's."""
+    """Final score and increase of every task and method, then the published ones."""
     rows: list[list[object]] = []
-    for (task, method), found in report.intervals.items():
+    for (task, method), metrics in report.intervals.items():
         members = report.members(task, method)
-        counting = [run for run in members if run.counts]
-        increase = float(np.mean([run.final - run.before for run in counting]))
-        size = [len(counting), len(members)]
-        rows.append([task, method, "runs", found["Mean"][0], increase, *found["Mean"][1:], *size])
-    for task, row in _paper_rows(report).items():
+        gains = [run.final - run.before for run in members if run.counts]
+        final, low, high = metrics["Mean"]
+        size = [len(gains), len(members)]
+        rows.append([task, method, "runs", final, float(np.mean(gains)), low, high, *size])
+    for task, row in report.paper_rows.items():
         for method in METHODS:
             score = published_score(row.table, row.label, method)
-            if score is not None:
-                ends = (published_interval(row, "Mean", method) or (None, None, None))[1:]
-                rows.append([task, method, "paper", *score, *ends, None, None])
+            if score:
+                _, low, high = published_interval(row, "Mean", method) or [math.nan] * 3
+                rows.append([task, method, "paper", *score, low, high, None, None])
     columns = ["task", "method", "source", "final", "increase", "ci_low", "ci_high", "runs", "of"]
     return to_csv(columns, rows)
 
 
 def _intervals(report: Report) -> str:
     rows: list[list[object]] = []
-    for (task, method), found in report.intervals.items():
+    for (task, method), metrics in report.intervals.items():
         size = sum(run.counts for run in report.members(task, method))
-        rows += [[task, method, "runs", metric, *found[metric], size] for metric in METRICS]
-    for task, row in _paper_rows(report).items():
+        rows += [[task, method, "runs", metric, *metrics[metric], size] for metric in METRICS]
+    for task, row in report.paper_rows.items():
         for method in METHODS:
             for metric in METRICS:
-                known = published_interval(row, metric, method)
-                rows += [[task, method, "paper", metric, *known, None]] if known else []
+                if known := published_interval(row, metric, method):
+                    rows.append([task, method, "paper", metric, *known, None])
     columns = ["task", "method", "source", "metric", "point", "ci_low", "ci_high", "runs"]
     return to_csv(columns, rows)
 
 
-def _paper_rows(report: Report) -> dict[str, PaperRow]:
-    found = {run.task: find_row(run.env, run.delayed_reward) for run in report.runs}
-    return {task: row for task in report.tasks if (row := found[task]) is not None}
-
-
 def _aggregates(report: Report) -> str:
-    rows: list[list[object]] = []
-    for each in report.compared:
-        for method, found in each.metrics.items():
-            size = each.comparison.scores(method).size
-            rows += [
-                [each.comparison.title, method, metric, *map(float, row), size]
-                for metric, row in zip(METRICS, found, strict=True)
-            ]
+    rows = [
+        [each.title, method, metric, *interval, each.runs[method]]
+        for each in report.comparisons
+        for method, metrics in each.metrics.items()
+        for metric, interval in metrics.items()
+    ]
     return to_csv(["tasks", "method", "metric", "point", "ci_low", "ci_high", "runs"], rows)
 
 
 def _improvement(report: Report) -> str:
     rows = [
-        [each.comparison.title, x, y, *interval]
-        for each in report.compared
+        [each.title, x, y, *interval]
+        for each in report.comparisons
         for (x, y), interval in each.improvements.items()
     ]
     return to_csv(["tasks", "x", "y", "probability", "ci_low", "ci_high"], rows)

@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page, and as Markdown.
 
-The page loads nothing: Plotly's script, curves, tables and pictures are inside.
+The page contains Plotly's script, curves, tables and figures, and loads nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +17,53 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 
 from reporting import contents
-from reporting.build import Report
-from reporting.figures import (
-    ENDED,
-    SHARE_LABEL,
-    STEPS_LABEL,
-    file_name,
-    offline_score,
-    unfinished_runs,
-)
-from reporting.runs import Run
-from reporting.scores import MeanCurve
+from reporting.build import Report, offline_score
+from reporting.curves import Curve
+from reporting.figures import ENDED, SHARE_LABEL, STEPS_LABEL, file_name, unfinished_runs
+from reporting.intervals import RESAMPLES
+from reporting.runs import RunResult
 from reporting.style import Style, styles, translucent
 from reporting.tables import Table, markdown_text, to_markdown
 
 TITLE = "Online fine-tuning of decision transformers: results"
 _GREY = "#666666"
+METHODOLOGY = (
+    "Scores are D4RL's normalised scores: 0 is a random policy, 100 an expert. The final score of "
+    "a run is that of its last evaluation; the score after pretraining is that of the last "
+    "evaluation before online fine-tuning.",
+    "Tables, means and intervals include finished runs only. Runs that are running, stopped, "
+    "killed, failed or diverged are never averaged; their curves are drawn as far as they go. "
+    "Leaving out diverged runs makes a method look better than it is, so check the counts.",
+    "A method's runs differ only in their seeds. Runs with other settings, such as another model "
+    "size, are listed as another method, labelled with the settings that differ.",
+    f"Intervals are 95% percentile intervals of the stratified bootstrap, which resamples runs "
+    f"within each task ({RESAMPLES:,} resamples), as in rliable. With few runs they are too "
+    "narrow; fewer than three runs get no interval and no probability of improvement.",
+    "Curves are means over runs, interpolated linearly between evaluations, over the range of "
+    "steps that all runs cover. Curves over several tasks, whose budgets differ, use the "
+    "percentage of each run's steps. Aggregates over tasks use the same number of runs of each "
+    "task, and only methods that have finished all tasks.",
+    "The IQM is the mean of the middle half of all runs, the optimality gap the mean shortfall "
+    "from 100, and P(X > Y) the probability that a run of X scores higher than a run of Y on a "
+    "random task.",
+)
 
 
-def method_notes(report: Report) -> list[str]:
-    """How the numbers came about, a paragraph each."""
-    bootstrap = report.bootstrap
-    return [
-        "Scores are D4RL's normalised scores: 0 is a random policy, 100 an expert. The final score "
-        "of a run is that of its last evaluation, the score after pretraining that of the last "
-        "evaluation before anything was collected.",
-        "Tables, means and intervals are of finished runs only. A run that is running, stopped, "
-        "killed, failed or diverged is never averaged in; its curve is drawn up to where it got. "
-        "A method some of whose runs diverged looks better than it is where these are left out: "
-        "mind the counts. A run is unfinished where a version that kept no record of ends made it: "
-        "it may still run.",
-        f"Intervals are 95% percentile intervals of rliable's stratified bootstrap "
-        f"({bootstrap.reps:,} resamples of runs within each task, seed {bootstrap.seed}). With few "
-        "runs they are too narrow. A single run has none.",
-        "Curves are means over runs, each interpolated linearly between its evaluations, over the "
-        "steps that all of them cover; over several tasks, whose budgets differ, over the share of "
-        "each run's own steps. Aggregates over tasks need as many runs of each task, and take the "
-        "methods that have finished all of the tasks.",
-        "IQM is the mean of the middle half of all runs, the optimality gap the mean shortfall "
-        "from 100, P(X > Y) the probability that a run of X scores above one of Y on a task drawn "
-        "at random.",
-    ]
-
-
-def to_page(report: Report, pictures: Mapping[str, bytes]) -> str:
+def to_page(report: Report, figures: Mapping[str, bytes]) -> str:
     """The HTML page.
 
     Args:
-        report: What it shows.
-        pictures: SVG by name, for what is not drawn by script.
+        report: The content.
+        figures: Images by file name; the SVG files are embedded.
     """
-    folder = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     images = {
-        name: "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-        for name, content in pictures.items()
+        name.removesuffix(".svg"): "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+        for name, content in figures.items()
+        if name.endswith(".svg")
     }
     charts = _charts(report)
     return environment.get_template("page.html").render(
@@ -93,7 +82,7 @@ def to_page(report: Report, pictures: Mapping[str, bytes]) -> str:
             contents.run_table(report),
             contents.settings_table(report),
         ],
-        notes=method_notes(report),
+        methodology=METHODOLOGY,
         plotly=get_plotlyjs(),
     )
 
@@ -101,12 +90,12 @@ def to_page(report: Report, pictures: Mapping[str, bytes]) -> str:
 def _aggregates(report: Report) -> list[tuple[str, Table, Table]]:
     return [
         (str(i), contents.aggregate_table(each, i), contents.improvement_table(each, i))
-        for i, each in enumerate(report.compared)
+        for i, each in enumerate(report.comparisons)
     ]
 
 
 def _json_for_script(value: Any) -> str:
-    """JSON that may stand in a script element, whatever texts it holds."""
+    """JSON that is safe inside a script element, whatever text it contains."""
     text = json.dumps(value, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
@@ -117,16 +106,16 @@ def _charts(report: Report) -> list[dict[str, Any]]:
     charts = [
         {
             "name": f"aggregate-{i}",
-            "title": f"{each.comparison.title}, mean",
+            "title": f"{each.title}, mean",
             **_chart(SHARE_LABEL, each.curves, [], None, style),
         }
-        for i, each in enumerate(report.compared)
+        for i, each in enumerate(report.comparisons)
         if each.curves
     ]
     for task in report.tasks:
-        unfinished = unfinished_runs(report, task)
+        unfinished = unfinished_runs([run for run in report.runs if run.task == task])
         if report.curves[task] or unfinished:
-            offline = offline_score(report, task)
+            offline = offline_score(report.runs, task)
             drawn = _chart(STEPS_LABEL, report.curves[task], unfinished, offline, style)
             charts.append({"name": file_name(task), "title": task, **drawn})
     return charts
@@ -134,12 +123,13 @@ def _charts(report: Report) -> list[dict[str, Any]]:
 
 def _chart(
     steps_label: str,
-    curves: Sequence[MeanCurve],
-    unfinished: Sequence[Run],
+    curves: Mapping[str, Curve],
+    unfinished: Sequence[RunResult],
     offline: float | None,
     style: Mapping[str, Style],
 ) -> dict[str, Any]:
-    traces = [trace for curve in curves for trace in _mean_traces(curve, style[curve.method])]
+    in_front_last = sorted(curves, key=lambda method: style[method].front)
+    traces = [t for m in in_front_last for t in _mean_traces(m, curves[m], style[m])]
     traces += [_run_trace(run, style[run.method]) for run in unfinished]
     layout: dict[str, Any] = {
         "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
@@ -163,63 +153,63 @@ def _chart(
              "line": line}
         ]  # fmt: skip
         layout["annotations"] = [
-            {"text": f"offline data ({offline:.1f})", "xref": "paper", "x": 1, "y": offline,
-             "xanchor": "right", "yanchor": "bottom", "showarrow": False,
+            {"text": f"offline data, {offline:.1f} on average", "xref": "paper", "x": 1,
+             "y": offline, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
              "font": {"size": 11, "color": _GREY}}
         ]  # fmt: skip
     return {"data": traces, "layout": layout}
 
 
-def _mean_traces(curve: MeanCurve, style: Style) -> list[dict[str, Any]]:
-    """The interval as an area, the mean as a line above it."""
-    shown = f"{curve.method}, mean of {curve.runs} run{'s' * (curve.runs > 1)}"
+def _mean_traces(method: str, curve: Curve, style: Style) -> list[dict[str, Any]]:
+    """The interval as an area, and the mean as a line above it."""
+    low, high = _numbers(curve.low), _numbers(curve.high)
     traces: list[dict[str, Any]] = []
-    if curve.runs > 1:
+    if curve.has_interval:
+        steps = _numbers(curve.steps)
         traces.append(
             {
-                "x": _numbers(np.concatenate([curve.steps, curve.steps[::-1]])),
-                "y": _numbers(np.concatenate([curve.high, curve.low[::-1]])),
+                "x": steps + steps[::-1],
+                "y": high + low[::-1],
                 "fill": "toself",
-                "fillcolor": translucent(style.colour, 0.15),
+                "fillcolor": translucent(style.colour, 0.25 if style.front else 0.12),
                 "line": {"width": 0},
                 "mode": "lines",
                 "hoverinfo": "skip",
-                "meta": curve.method,
-                "name": f"{curve.method}, 95% interval",
+                "meta": method,
+                "name": f"{method}, 95% interval",
             }
         )
-    few = len(curve.steps) <= 60
-    low, high = _numbers(curve.low), _numbers(curve.high)
     traces.append(
         {
             "x": _numbers(curve.steps),
-            "y": _numbers(curve.mean),
+            "y": _numbers(curve.values),
             "customdata": [list(ends) for ends in zip(low, high, strict=True)],
-            "mode": "lines+markers" if few else "lines",
-            "line": {"color": style.colour, "width": 2, "dash": style.dash[1]},
+            "mode": "lines+markers" if len(curve.steps) <= 60 else "lines",
+            "line": {"color": style.colour, "width": 3 if style.front else 2,
+                     "dash": style.dash[1]},
             "marker": {"symbol": style.marker[1], "size": 6, "color": style.colour},
-            "meta": curve.method,
-            "name": shown,
+            "meta": method,
+            "name": f"{method}, mean of {curve.runs} run{'s' * (curve.runs > 1)}",
             "hovertemplate": "%{y:.1f}"
-            + " [%{customdata[0]:.1f}, %{customdata[1]:.1f}]" * (curve.runs > 1)
+            + " [%{customdata[0]:.1f}, %{customdata[1]:.1f}]" * curve.has_interval
             + " at %{x:,.0f}<extra>%{fullData.name}</extra>",
         }
-    )
+    )  # fmt: skip
     return traces
 
 
-def _run_trace(run: Run, style: Style) -> dict[str, Any]:
-    """A run that is not finished, with a mark at its end."""
-    end = "x" if run.state in ENDED else "triangle-right-open"
+def _run_trace(run: RunResult, style: Style) -> dict[str, Any]:
+    """An unfinished run, with a mark at its end."""
+    steps, values = _numbers(run.curve.steps), _numbers(run.curve.values)
     return {
-        "x": _numbers(run.steps),
-        "y": _numbers(run.scores),
+        "x": steps,
+        "y": values,
         "mode": "lines+markers",
         "line": {"color": style.colour, "width": 1.5, "dash": "dot"},
         "marker": {
-            "symbol": end,
+            "symbol": "x" if run.state in ENDED else "triangle-right-open",
             "color": style.colour,
-            "size": [0] * (len(run.steps) - 1) + [10],
+            "size": [0] * (len(steps) - 1) + [10],
         },
         "meta": run.method,
         "name": f"{run.method} seed {run.seed}: {run.state}",
@@ -228,47 +218,48 @@ def _run_trace(run: Run, style: Style) -> dict[str, Any]:
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
-    """Numbers as JSON has them: what is not finite is absent."""
+    """Numbers for JSON; those that are not finite become null."""
     return [round(x, 4) if math.isfinite(x) else None for x in values.tolist()]
 
 
-def to_report_markdown(report: Report, pictures: Sequence[str]) -> str:
-    """The report in Markdown, with links to pictures.
+def to_report_markdown(report: Report, figures: Collection[str]) -> str:
+    """The report in Markdown, with links to the PNG files in figures/.
 
     Args:
-        report: What it shows.
-        pictures: Names of the PNG files in figures/.
+        report: The content.
+        figures: File names of all figures.
     """
 
-    def picture(name: str, what: str) -> list[str]:
-        return [f"![{markdown_text(what)}](figures/{name}.png)"] if name in pictures else []
+    def figure(name: str, title: str) -> list[str]:
+        file = f"{name}.png"
+        return [f"![{markdown_text(title)}](figures/{file})"] if file in figures else []
 
     parts = [f"# {TITLE}"]
     if report.warnings:
-        parts += ["## Mind", "\n".join(f"- {markdown_text(line)}" for line in report.warnings)]
+        parts += ["## Warnings", "\n".join(f"- {markdown_text(line)}" for line in report.warnings)]
     parts += _section(contents.overview(report))
     parts.append("## Learning curves")
-    for i, each in enumerate(report.compared):
-        parts += picture(f"curves-aggregate-{i}", each.comparison.title)
+    for i, each in enumerate(report.comparisons):
+        parts += figure(f"curves-aggregate-{i}", each.title)
     for task in report.tasks:
-        parts += picture(f"curves-{file_name(task)}", task)
-    parts += ["## Scores beside the paper's", contents.SCORE_NOTE]
+        parts += figure(f"curves-{file_name(task)}", task)
+    parts += ["## Scores and published results", contents.SCORE_NOTE]
     for table in contents.score_tables(report):
         parts += _section(table, level=3)
     for number, first, second in _aggregates(report):
-        parts += _section(first, "Aggregates: ") + picture(f"aggregates-{number}", first.title)
+        parts += _section(first, "Aggregates: ") + figure(f"aggregates-{number}", first.title)
         if second.rows:
-            parts += _section(second) + picture(f"improvement-{number}", second.title)
-    parts += _section(contents.interval_table(report), "Intervals: ")
+            parts += _section(second) + figure(f"improvement-{number}", second.title)
+    parts += _section(contents.interval_table(report))
     parts += _section(contents.run_table(report)) + _section(contents.settings_table(report))
-    parts += ["## How the numbers came about", *method_notes(report)]
+    parts += ["## Methodology", *METHODOLOGY]
     return "\n\n".join(parts) + "\n"
 
 
-def _section(table: Table, before: str = "", level: int = 2) -> list[str]:
+def _section(table: Table, prefix: str = "", level: int = 2) -> list[str]:
     note = [markdown_text(table.note)] if table.note else []
     return [
-        f"{'#' * level} {before}{markdown_text(table.title)}",
+        f"{'#' * level} {prefix}{markdown_text(table.title)}",
         to_markdown(table).rstrip("\n"),
         *note,
     ]

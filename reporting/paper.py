@@ -1,9 +1,9 @@
-"""The published figures: tables 1, 2, 3, 10 and 11 of the paper, and its confidence intervals.
+"""The published results: tables 1, 2, 3, 10 and 11 of the paper, and its confidence intervals.
 
-Yan, Schwing, Wang 2024 (arXiv 2410.24108). paper/results.csv has the tables' entries, scores after
-online fine-tuning and increases over pretraining; paper/confidence_intervals.csv has the
-aggregate metrics of the final scores with 95% intervals; paper/rows.csv says which task and delay
-each row of a table is.
+Source: Yan, Schwing, Wang 2024 (arXiv 2410.24108). paper/results.csv lists the tables' entries:
+scores after online fine-tuning and increases over pretraining. paper/confidence_intervals.csv lists
+aggregate metrics of the final scores with 95% intervals. paper/rows.csv maps the rows of the tables
+to tasks and reward delays.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TITLES = {
     "T11": "Table 11: Maze2D",
 }
 METHODS = ("TD3+BC", "IQL", "ODT", "PDT", "TD3", "DDPG+ODT", "TD3+ODT")
-# what methods of this program are called there. The paper's TD3+BC and IQL are those algorithms as
-# published, with an MLP for a policy: the RL gradient of a decision transformer ("IQL") is another.
+# the paper's names of our methods. Its TD3+BC and IQL use an MLP policy, unlike our method IQL,
+# which is the RL gradient of a decision transformer.
 PUBLISHED_AS = {
     "TD3+ODT": "TD3+ODT",
     "ODT": "ODT",
@@ -41,10 +41,10 @@ class PaperRow:
 
     Attributes:
         table: "T1", "T2", "T3", "T10" or "T11".
-        label: What the paper calls it, such as "Ho-MR-v2".
+        label: Name in the paper, such as "Ho-MR-v2".
         env: D4RL task id.
         delayed_reward: 0, or the steps after which rewards are paid.
-        intervals: Where its confidence intervals stand; ("", "") without.
+        intervals: Group and env in confidence_intervals.csv; ("", "") if there are none.
     """
 
     table: str
@@ -95,7 +95,7 @@ def _intervals() -> dict[tuple[str, str, str, str], tuple[float, float, float]]:
 
 
 def find_row(env: str, delayed_reward: int) -> PaperRow | None:
-    """The row of a task; None where the paper has none."""
+    """The row of a task; None if the paper does not have the task."""
     for row in paper_rows():
         if (row.env, row.delayed_reward) == (env, delayed_reward):
             return row

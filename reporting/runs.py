@@ -1,7 +1,7 @@
-"""Find runs, read what they left, and tell what each of them is.
+"""Find runs and read their settings, learning curves and states.
 
-A run is a folder with config.json and metrics.jsonl, as main.py makes it, or one that a sweep has
-planned or tried: it holds status.json. Nothing is changed and nothing is executed.
+A run is a folder with config.json and metrics.jsonl, as written by main.py, or one in which a sweep
+has written only status.json so far. Reading a run changes and executes nothing.
 """
 
 from __future__ import annotations
@@ -14,47 +14,41 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from get_args import FLAGS, LOGGING, MACHINE
-from run.files import CONFIG_FILE, DIVERGENCE_FILE, METRICS_FILE, STATUS_FILE
-from run.state import DIVERGED, FAILED, FINISHED, UNFINISHED, run_state
-from scripts.plot_learning_curve import SCORE, curve_rows, read_rows
+from get_args import FLAGS, flags_with
+from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
+from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
+from run.state import FINISHED, run_state
+from sweeps.state import Status, read_status
 from tasks import get_task
 from utils import UserError, json_object
 
-# beside the states of run_state.py: a sweep has not started it yet; its files are not readable
-PLANNED, DAMAGED = "planned", "damaged"
-# flags that do not change what a run computes, or what it is called by
-_FREE = {"env", "data_dir", "legacy_python", "delayed_reward"} | {
-    name
-    for name, flag in FLAGS.items()
-    if flag.metadata["group"] in (LOGGING, MACHINE) and name != "precision"
-}
+# in addition to the states of run/state.py and sweeps/state.py: metrics.jsonl is unreadable
+DAMAGED = "damaged"
+# flags that identify a run or do not change its numbers
+_NOT_COMPARED = {*flags_with("per_run"), *flags_with("same_numbers"), "delayed_reward"}
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run.
+class RunResult:
+    """What a run's folder records.
 
     Attributes:
-        folder: Where it lies.
+        folder: The run's folder.
         env: D4RL task id.
         delayed_reward: 0, or the steps after which rewards are paid.
-        method: Its name in the report.
-        base: The method by its losses alone, as logger.py names it.
-        seed: Its seed.
-        state: How it ended (run_state.py), "planned" or "damaged".
-        note: Why it ended so; attempts; "" if there is nothing to say.
-        settings: All flags.
-        steps: (N,) environment steps collected online, ascending; 0 is the end of pretraining.
-        scores: (N,) normalised score there.
-        iterations: Online iterations done.
+        method: Name in tables and figures.
+        base: The method named by its losses alone (run/folder.py).
+        seed: The run's seed.
+        state: A state of run/state.py, "planned" or "damaged".
+        note: Why it ended early, resumes and attempts; may be "".
+        settings: All flags; empty if the run has not started.
+        curve: The metric over the steps collected online.
+        iterations: Finished online iterations.
         online_steps: Environment steps collected online.
-        offline: Mean normalised score of the offline dataset; None if it was not recorded.
-        started: When, ISO 8601.
-        exp_name: Its experiment.
-        superseded: Whether another run of this task, method and seed is used instead.
+        offline: Mean normalised score of the offline dataset; None if unknown.
+        started: Start time, ISO 8601.
+        exp_name: Name of the experiment.
+        superseded: Whether another run of the same task, method and seed is used instead.
     """
 
     folder: Path
@@ -66,8 +60,7 @@ class Run:
     state: str
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    steps: np.ndarray = field(default_factory=lambda: np.empty(0))
-    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    curve: Curve = field(default_factory=run_curve)
     iterations: int = 0
     online_steps: int = 0
     offline: float | None = None
@@ -77,44 +70,45 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The task with its delay: what scores can be compared within."""
+        """The task and its reward delay; scores are compared within it."""
         delay = f" (delayed {self.delayed_reward})" if self.delayed_reward else ""
         return self.env + delay
 
     @property
     def before(self) -> float:
-        """Score after pretraining; NaN where there was no evaluation."""
-        return float(self.scores[0]) if len(self.steps) and self.steps[0] == 0 else math.nan
+        """Score after pretraining; NaN without an evaluation there."""
+        steps, values = self.curve.steps, self.curve.values
+        return float(values[0]) if len(steps) and steps[0] == 0 else math.nan
 
     @property
     def final(self) -> float:
-        """Score of the last evaluation of fine-tuning so far; NaN where there was none."""
-        return float(self.scores[-1]) if len(self.steps) and self.steps[-1] > 0 else math.nan
+        """Score of the last evaluation of fine-tuning so far; NaN without one."""
+        steps, values = self.curve.steps, self.curve.values
+        return float(values[-1]) if len(steps) and steps[-1] > 0 else math.nan
 
     @property
     def counts(self) -> bool:
-        """Whether means are taken over it: finished, with a finite final score."""
+        """Whether means include it: finished, with a finite final score."""
         return self.state == FINISHED and math.isfinite(self.final) and not self.superseded
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The folders of runs among the given ones and below, each once, in order.
+    """The folders of all runs in and below the given folders, each once, in order.
 
     Raises:
-        UserError: a path is no folder, or holds no runs.
+        UserError: a path is not a folder, or there are no runs in it.
     """
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
-            what = "is no folder" if path.exists() else "there is no such folder"
-            raise UserError(f"{path}: {what}; give folders of runs, or folders that contain them")
-        here = list(_walk(path))
-        if not here:
+            raise UserError(f"{path}: not a folder; pass folders of runs or their parents")
+        below = list(_walk(path))
+        if not below:
             raise UserError(
-                f"{path}: no run in it (a folder with {CONFIG_FILE}); give folders of runs, or "
-                "folders that contain them"
+                f"{path}: contains no run (a folder with {CONFIG_FILE}); pass folders of runs or "
+                "their parents"
             )
-        for folder in here:
+        for folder in below:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
@@ -127,158 +121,127 @@ def _walk(top: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The runs of these folders, and one line about each thing to know about them.
+def read_runs(folders: Sequence[Path], metric: str = SCORE) -> tuple[list[RunResult], list[str]]:
+    """Read runs, together with warnings of one line each.
 
-    Of several runs of one task, method and seed one counts: a finished one before others, then
-    the one started last.
+    If several runs have the same task, method and seed, a finished one takes precedence, then the
+    one started last. Runs whose settings differ belong to different methods.
 
     Raises:
-        UserError: none of the folders is readable.
+        UserError: none of the runs is readable.
     """
     runs, warnings = [], []
     for folder in folders:
         try:
-            runs.append(read_run(folder))
+            runs.append(read_run(folder, metric))
         except UserError as error:
-            warnings.append(f"{error}; left out")
+            warnings.append(f"{error}; skipped")
     if not runs:
-        raise UserError(f"no run is readable: {warnings[0]}")
-    warnings += [f"{run.folder}: {run.note}" for run in runs if run.state == DAMAGED]
-    runs = _supersede(_name_experiments(_place_planned(runs)))
-    for run in runs:
-        if run.superseded:
-            warnings.append(
-                f"{run.folder}: not used, another run of {run.task} {run.method} seed {run.seed} is"
-            )
+        raise UserError(f"no readable run: {warnings[0]}")
+    warnings += [run.note for run in runs if run.state == DAMAGED]
+    runs, differing = _separate_settings(_name_experiments(_complete_planned(runs)))
+    runs = _supersede(runs)
+    warnings += differing
+    warnings += [
+        f"{run.folder}: not used; there is another run of {run.task} {run.method} seed {run.seed}"
+        for run in runs
+        if run.superseded
+    ]
     return sorted(runs, key=lambda run: (run.task, run.method, run.seed, run.folder)), warnings
 
 
-def read_run(folder: Path) -> Run:
-    """One run.
+def read_run(folder: Path, metric: str = SCORE) -> RunResult:
+    """Read one run, with the curve of a metric.
 
     Raises:
-        UserError: nothing tells which task, method and seed it was.
+        UserError: task, method and seed of the run are unknown.
     """
-    status = _json_of(folder / STATUS_FILE)
-    if not (folder / CONFIG_FILE).exists() and status:
-        return _planned_run(folder, status)
+    status = read_status(folder)
+    if status and not (folder / CONFIG_FILE).exists():
+        return _unstarted(folder, status)
     try:
         config = json_object((folder / CONFIG_FILE).read_text())
         settings, method = config["settings"], config["method"]
-        state, note = run_state(folder, config)
-        run = Run(
+        state, error_text = run_state(folder, config)
+        offline = (config["fingerprint"] or {}).get("mean_normalized_score")
+        run = RunResult(
             folder=folder,
-            env=str(settings["env"]),
+            env=get_task(settings["env"]).name,
             delayed_reward=int(settings["delayed_reward"]),
             method=method + settings["suffix"],
             base=method,
             seed=int(settings["seed"]),
             state=state,
+            note=_note(error_text, len(config.get("resumed", ())), status),
             settings=settings,
-            offline=_finite((config["fingerprint"] or {}).get("mean_normalized_score")),
-            started=str(config.get("started", "")),
+            offline=None if offline is None else float(offline),
+            started=str(config["started"]),
             exp_name=str(settings["exp_name"]),
         )
-        get_task(run.env)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{folder / CONFIG_FILE}: not of a run ({type(error).__name__}: {reason})"
-        ) from None
-    if not (folder / METRICS_FILE).exists():
-        return replace(run, note=_notes(note, config, status))
+        raise UserError(f"{folder / CONFIG_FILE}: not a run's record ({_reason(error)})") from None
     try:
-        rows = _with_rows(run, read_rows(folder))
-    except UserError as error:
-        empty = not (folder / METRICS_FILE).read_bytes().strip()
-        return run if empty else replace(run, state=DAMAGED, note=str(error))
-    return replace(rows, note=_notes(note, config, status))
-
-
-def _with_rows(run: Run, rows: list[dict[str, Any]]) -> Run:
-    path = run.folder / METRICS_FILE
-    try:
-        kept = curve_rows(rows, SCORE)
+        rows = read_rows(folder)
         online = [row for row in rows if row["phase"] != "pretrain"]
-        run = replace(
+        return replace(
             run,
-            steps=np.array([row["total_transitions_sampled"] for row in kept], dtype=float),
-            scores=np.array([float(row[SCORE]) for row in kept]),
+            curve=read_curve(rows, metric),
             iterations=int(online[-1]["iteration"]) if online else 0,
-            online_steps=int(rows[-1]["total_transitions_sampled"]),
+            online_steps=int(rows[-1]["total_transitions_sampled"]) if rows else 0,
         )
-        all_done = _all_done(run)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path}: not rows of a run ({type(error).__name__}: {error})") from None
-    if run.state == UNFINISHED:
-        # of a version that did not record ends: whether all was done can be seen
-        if (run.folder / DIVERGENCE_FILE).exists():
-            return replace(run, state=DIVERGED)
-        if all_done:
-            return replace(run, state=FINISHED)
-    return run
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
+        return replace(run, state=DAMAGED, note=note)
 
 
-def _all_done(run: Run) -> bool:
-    budget = run.settings.get("max_online_transitions") or get_task(run.env).online_budget
-    return run.iterations >= run.settings["max_online_iters"] or run.online_steps >= budget
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _notes(error: str, config: Mapping[str, Any], status: Mapping[str, Any]) -> str:
-    """What there is to say of a run's way, in one line."""
-    resumed, attempts = config.get("resumed"), status.get("attempts")
-    parts = [error or str(status.get("message") or "")]
-    if isinstance(resumed, list) and resumed:
-        parts.append(f"resumed {len(resumed)} time{'s' * (len(resumed) > 1)}")
-    if isinstance(attempts, int) and attempts > 1:
-        parts.append(f"{attempts} attempts")
+def _note(error: str, resumed: int, status: Status | None) -> str:
+    """Why a run ended early and how often it was started, in one line."""
+    parts = [error or (status.message if status else "")]
+    if resumed:
+        parts.append(f"resumed {resumed} time{'s' * (resumed > 1)}")
+    if status and status.attempts > 1:
+        parts.append(f"{status.attempts} attempts")
     return "; ".join(part for part in parts if part)
 
 
-def _planned_run(folder: Path, status: Mapping[str, Any]) -> Run:
-    """A run of a sweep that has left nothing but the sweep's own record."""
+def _unstarted(folder: Path, status: Status) -> RunResult:
+    """A run of which there is only the sweep's record."""
     try:
-        env, method = str(status["task"]), str(status["method"])
-        get_task(env)
-        states = {"crashed": FAILED, "stopped": FAILED}
-        state = states.get(status["state"], str(status["state"]))
-        seed = int(status["seed"])
-    except (KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(
-            f"{folder / STATUS_FILE}: not of a run ({type(error).__name__}: {error})"
-        ) from None
-    note, sweep = _notes("", {}, status), str(status.get("sweep", ""))
-    return Run(folder, env, 0, method, method, seed, state, note, exp_name=sweep)
+        env, seed = get_task(status.task).name, int(status.seed)
+    except (ValueError, TypeError, UserError) as error:
+        raise UserError(f"{folder / STATUS_FILE}: not a run's record ({_reason(error)})") from None
+    return RunResult(
+        folder, env, 0, status.method, status.method, seed, status.state,
+        _note("", 0, status), exp_name=status.sweep,
+    )  # fmt: skip
 
 
-def _finite(value: Any) -> float | None:
-    """A finite number as it is, None for anything else."""
-    number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if number else None
+def _complete_planned(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Give unstarted runs the delay and settings of the started runs of their sweep."""
+    known: dict[tuple[str, ...], RunResult] = {}
+    for run in runs:
+        if run.settings:
+            known[run.exp_name, run.env] = known[run.exp_name, run.env, run.method] = run
+
+    def complete(run: RunResult) -> RunResult:
+        like = known.get((run.exp_name, run.env, run.method))
+        near = like or known.get((run.exp_name, run.env))
+        if run.settings or near is None:
+            return run
+        settings = like.settings if like else {}
+        return replace(run, delayed_reward=near.delayed_reward, settings=settings)
+
+    return [complete(run) for run in runs]
 
 
-def _json_of(path: Path) -> dict[str, Any]:
-    """A JSON file's object; {} where there is none to read."""
-    try:
-        return json_object(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _place_planned(runs: list[Run]) -> list[Run]:
-    """Give runs without settings the delay of the runs of their sweep and task."""
-    delays = {(run.exp_name, run.env): run.delayed_reward for run in runs if run.settings}
-    return [
-        run if run.settings else replace(run, delayed_reward=delays.get((run.exp_name, run.env), 0))
-        for run in runs
-    ]
-
-
-def _name_experiments(runs: list[Run]) -> list[Run]:
-    """Add --exp_name to the methods' names where there are runs of several experiments."""
+def _name_experiments(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Append --exp_name to the methods if there are several experiments."""
     if len({run.exp_name for run in runs}) < 2:
-        return runs
+        return list(runs)
     return [
         run
         if run.exp_name in ("", "default")
@@ -287,48 +250,81 @@ def _name_experiments(runs: list[Run]) -> list[Run]:
     ]
 
 
-def _supersede(runs: list[Run]) -> list[Run]:
-    best: dict[tuple[str, str, int], Run] = {}
-    for run in sorted(runs, key=lambda run: (run.counts, run.started, str(run.folder))):
-        best[run.task, run.method, run.seed] = run
-    return [
-        replace(run, superseded=best[run.task, run.method, run.seed] is not run) for run in runs
+def _separate_settings(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:
+    """Append the flags in which the runs of a task and method differ to the method.
+
+    Runs of another model size, for example, are another method: no mean includes both.
+
+    Returns:
+        The runs, and a warning for each method that was split.
+    """
+    differing: dict[str, dict[str, None]] = {}
+    for task, method in dict.fromkeys((run.task, run.method) for run in runs if run.settings):
+        members = [run for run in runs if (run.task, run.method) == (task, method)]
+        settings = [run.settings for run in members if run.settings]
+        differing.setdefault(method, {}).update(dict.fromkeys(differing_flags(settings)))
+    warnings = [
+        f"{method}: runs differ in {', '.join(f'--{name}' for name in names)}; each combination is "
+        "listed as a method of its own"
+        for method, names in differing.items()
+        if names
     ]
 
+    def separate(run: RunResult) -> RunResult:
+        names = differing.get(run.method) if run.settings else None
+        if not names:
+            return run
+        values = ", ".join(f"{name} {_value(run.settings, name)}" for name in names)
+        return replace(run, method=f"{run.method} ({values})")
 
-def mixed_settings(runs: Sequence[Run]) -> list[str]:
-    """One line for each task and method whose runs differ in a flag other than the seed."""
-    lines = []
-    for task, method in dict.fromkeys((run.task, run.method) for run in runs):
-        members = [run for run in runs if (run.task, run.method) == (task, method)]
-        differing = differing_flags([run.settings for run in members if run.settings])
-        if differing:
-            flags = ", ".join(f"--{name} ({values})" for name, values in differing.items())
-            lines.append(f"{task} {method}: its runs differ in {flags}")
-    return lines
+    return [separate(run) for run in runs], warnings
 
 
-def differing_flags(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The values of the flags that differ and change what is computed: the commonest first."""
-    names = [name for name in FLAGS if name not in _FREE]
-    # a flag that an older version did not have does what its default does
-    counted = {
-        name: Counter(str(each.get(name, FLAGS[name].default)) for each in settings)
-        for name in names
-    }
-    return {
-        name: ", ".join(value for value, _ in counts.most_common())
-        for name, counts in counted.items()
-        if len(counts) > 1
-    }
+def _value(settings: Mapping[str, Any], name: str) -> Any:
+    # runs of a version without the flag behave as with its default
+    return settings.get(name, FLAGS[name].default)
+
+
+def differing_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The flags that change a run's numbers and do not have the same value everywhere."""
+    names = [name for name in FLAGS if name not in _NOT_COMPARED]
+    return [name for name in names if len({str(_value(each, name)) for each in settings}) > 1]
 
 
 def unusual_flags(given: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
-    """The flags that differ from usual values and change what is computed: "--name value ...".
+    """The flags that change a run's numbers and differ from `usual`: "--name value ..."."""
+    names = [name for name in differing_flags([given, usual]) if name in given]
+    return " ".join(f"--{name} {given[name]}" for name in names)
 
-    Args:
-        given: A run's settings.
-        usual: Values to compare with.
-    """
-    names = [name for name in FLAGS if name not in _FREE and name in given]
-    return " ".join(f"--{name} {given[name]}" for name in names if given[name] != usual[name])
+
+def _supersede(runs: Sequence[RunResult]) -> list[RunResult]:
+    best = {
+        (run.task, run.method, run.seed): run.folder
+        for run in sorted(runs, key=lambda run: (run.counts, run.started, str(run.folder)))
+    }
+    return [
+        replace(run, superseded=best[run.task, run.method, run.seed] != run.folder) for run in runs
+    ]
+
+
+def describe_states(runs: Sequence[RunResult]) -> str:
+    """Counts by state, except finished: "1 diverged, 2 running"; "" if all are finished."""
+    counts = Counter(run.state for run in runs if run.state != FINISHED)
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def state_warnings(runs: Sequence[RunResult]) -> list[str]:
+    """Warnings about runs that means leave out, one line each."""
+    used = [run for run in runs if not run.superseded]
+    unfinished = sum(run.state != FINISHED for run in used)
+    lines = []
+    if unfinished:
+        lines.append(
+            f"{unfinished} of {len(used)} runs are not finished ({describe_states(used)}); means "
+            "and tables leave them out, figures show them as dotted lines"
+        )
+    for run in used:
+        if run.state == FINISHED and not run.counts:
+            problem = "the final score is not finite" if len(run.curve.steps) else "no evaluations"
+            lines.append(f"{run.folder}: finished, but {problem}; left out")
+    return lines

@@ -1,4 +1,4 @@
-"""The report's tables: cells with a text, a value to sort by and, in CSV, the bare number."""
+"""Tables of cells with a text and a sort value, written as Markdown or CSV."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Cell:
     """One entry of a table.
 
     Attributes:
-        text: What is shown.
-        value: What is sorted by.
-        detail: More lines, smaller.
-        kind: "paper" for a published figure, "state-..." for the state of a run, else "".
+        text: The text shown.
+        value: The value to sort by.
+        detail: Further lines in a smaller font.
+        kind: CSS class: "paper" for a published score, "state-..." for the state of a run, ...
     """
 
     text: str
@@ -30,15 +30,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table with a heading and a note.
 
     Attributes:
-        name: For its file and its place in the page.
+        name: Name in file names and HTML ids.
         title: Heading.
-        columns: Their names.
-        rows: Cells, as many in each as there are columns.
-        note: What to know about it.
-        totals: How many of the last rows sum up the others; they stay last when sorted.
+        columns: Column headings.
+        rows: Cells, one per column.
+        note: Text below the table.
+        totals: Number of summary rows at the end, which stay there when sorted.
     """
 
     name: str
@@ -50,28 +50,23 @@ class Table:
 
 
 def words(text: object, kind: str = "") -> Cell:
-    """A cell of text."""
+    """A text cell."""
     return Cell(str(text), str(text), kind=kind)
 
 
 def number(value: float, digits: int = 2, kind: str = "") -> Cell:
-    """A cell of a number; NaN is a dash."""
+    """A number cell; NaN is shown as a dash."""
     missing = math.isnan(value)
     return Cell("–" if missing else f"{_round(value, digits):,.{digits}f}", value, kind=kind)
 
 
 def _round(value: float, digits: int) -> float:
-    # without a negative zero
+    # + 0.0 turns -0.0 into 0.0
     return round(value, digits) + 0.0
 
 
 def format_score(final: float, increase: float) -> str:
-    """A score in the paper's own form: `final(+increase)`.
-
-    Args:
-        final: Score after online fine-tuning.
-        increase: What it is above the score after pretraining; NaN if that is not known.
-    """
+    """A score in the paper's format, `final(+increase)`; the increase may be NaN."""
     if math.isnan(final):
         return "–"
     head = f"{_round(final, 2):.2f}"
@@ -79,14 +74,14 @@ def format_score(final: float, increase: float) -> str:
 
 
 def format_interval(low: float, high: float, digits: int = 2) -> str:
-    """The ends of an interval; "" if there is none."""
+    """`[low, high]`, or "" for NaN."""
     if math.isnan(low):
         return ""
     return f"[{_round(low, digits):.{digits}f}, {_round(high, digits):.{digits}f}]"
 
 
 def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown."""
+    """The table in GitHub-flavoured Markdown."""
     lines = [_markdown_row(table.columns), "|" + "---|" * len(table.columns)]
     for row in table.rows:
         texts = [", ".join(part for part in (cell.text, *cell.detail) if part) for cell in row]
@@ -99,13 +94,13 @@ def _markdown_row(texts: Sequence[str]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """A text in one line that means nothing but itself: no table's column, no HTML."""
+    """Text on one line, with Markdown table and HTML syntax escaped."""
     line = " ".join(text.split())
     return line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def to_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV; NaN and None are empty."""
+    """Rows as CSV; NaN and None become empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

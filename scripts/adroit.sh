@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The published runs on pen, hammer, door and relocate: scripts/adroit.sh --help
+# Run the published commands on pen, hammer, door and relocate: scripts/adroit.sh --help
 exec "$(dirname "${BASH_SOURCE[0]}")/suite.sh" adroit "$@"

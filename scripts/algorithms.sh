@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The runs of docs/ALGORITHMS.md: every method on two tasks with a small model, on the CPU.
 set -uo pipefail
-set -f # names are words here, never files
+set -f # no file name expansion
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python}
@@ -15,16 +15,16 @@ if [ $# -gt 0 ]; then
     cat <<END
 usage: [VARIABLE=VALUE ...] scripts/algorithms.sh
 
-Runs that were finished before are left out, others begin again; results are in OUT/TASK/METHOD/seedN.
+Skips runs that are finished and starts all others from scratch. Results: OUT/TASK/METHOD/seedN.
 
   TASKS     $TASKS
   METHODS   $METHODS
-            (and TD3+ODT-previous, TD3+ODT-curriculum, TD3+ODT-jumpstart: the ablations;
-            TD3+ODT-bf16: with --precision bf16)
+            also TD3+ODT-previous, TD3+ODT-curriculum, TD3+ODT-jumpstart (ablations) and
+            TD3+ODT-bf16 (--precision bf16)
   SEEDS     $SEEDS
-  OUT       exp/algorithms in this repository
-  DATA_DIR  folder with the datasets (data in this repository)
-  PYTHON    the interpreter (python)
+  OUT       $OUT
+  DATA_DIR  $DATA_DIR (datasets)
+  PYTHON    $PYTHON (interpreter)
 END
     [ "$1" = --help ] || [ "$1" = -h ] || exit 2
     exit 0
@@ -76,30 +76,30 @@ method_flags() {
     esac
 }
 
-# one run, unless it was finished before
+# run_one TASK METHOD SEED: one run, unless it is finished
 run_one() {
     local task=$1 method=$2 seed=$3 folder=$OUT/$1/$2/seed$3
     [ -f "$folder.done" ] && return
     rm -rf "$folder"
     mkdir -p "$OUT/$task/$method"
     echo "$task $method seed $seed"
-    # words of the functions, split here
+    # unquoted, to split the flags into words
     # shellcheck disable=SC2046,SC2086
     if "$PYTHON" "$ROOT/main.py" --env "$task" --seed "$seed" --data_dir "$DATA_DIR" $COMMON \
         $(task_flags "$task") $(method_flags "$method") "--suffix=${method#"${method%%-*}"}" \
         --run_dir "$folder" >"$folder.log" 2>&1; then
         touch "$folder.done"
     else
-        echo "error: failed; see $folder.log" >&2
+        echo "error: run failed; see $folder.log" >&2
         failed=1
     fi
 }
 
 for task in $TASKS; do
-    task_flags "$task" >/dev/null || { echo "error: TASKS: $task has no settings" >&2; exit 2; }
+    task_flags "$task" >/dev/null || { echo "error: TASKS: unknown task $task; see --help" >&2; exit 2; }
 done
 for method in $METHODS; do
-    method_flags "$method" >/dev/null || { echo "error: METHODS: $method is unknown" >&2; exit 2; }
+    method_flags "$method" >/dev/null || { echo "error: METHODS: unknown method $method; see --help" >&2; exit 2; }
 done
 failed=0
 for seed in $SEEDS; do

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The published runs on antmaze: scripts/antmaze.sh --help
+# Run the published commands on antmaze: scripts/antmaze.sh --help
 exec "$(dirname "${BASH_SOURCE[0]}")/suite.sh" antmaze "$@"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The published runs on hopper, halfcheetah, walker2d and ant: scripts/mujoco.sh --help
+# Run the published commands on hopper, halfcheetah, walker2d and ant: scripts/mujoco.sh --help
 exec "$(dirname "${BASH_SOURCE[0]}")/suite.sh" mujoco "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The published runs of one suite of tasks, one after the other. mujoco.sh, adroit.sh, antmaze.sh
-# and maze2d.sh beside this file call it with their suite; sweeps/published.txt has the flags.
+# Run the published commands of one suite, one after another. Called by mujoco.sh, adroit.sh,
+# antmaze.sh and maze2d.sh; the flags are in sweeps/published.txt.
 set -uo pipefail
-set -f # names and patterns are words here, never files
+set -f # no file name expansion
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TABLE=$ROOT/sweeps/published.txt
@@ -14,10 +14,10 @@ die() {
     exit 2
 }
 
-# flags_of KIND NAME: the flags of every line of the table that has this name, in one line
+# flags_of KIND NAME: the flags of all lines of the table with this name, on one line
 flags_of() {
     local kind line names flags found=""
-    # no -r: a backslash at a line's end is to go on in the next
+    # no -r, so that a backslash at the end of a line continues it
     # shellcheck disable=SC2162
     while read line; do
         kind=${line%% *}
@@ -30,12 +30,12 @@ flags_of() {
             ;;
         esac
     done <"$TABLE"
-    # one space between words
+    # unquoted, to normalise the spaces
     # shellcheck disable=SC2086
     echo $found
 }
 
-# names_of KIND: every name of that kind, each once, in the table's order
+# names_of KIND: all names of this kind, each once, in the order of the table
 names_of() {
     local kind line names name seen=" "
     # shellcheck disable=SC2162
@@ -55,40 +55,40 @@ usage() {
     cat <<END
 usage: scripts/$SUITE.sh [OPTIONS] [-- FLAG VALUE ...]
 
-Runs main.py with the published flags, one run after the other.
+Runs main.py with the published flags, one run after another.
 
   --method M[,M...]      $(names_of method | sed 's/ /, /g') (default: TD3+ODT)
-  --seeds N[,N...]       (default: 16, that of the published commands)
-  --tasks T[,T...]       tasks, or patterns such as '*-medium-*' (default: all of them)
-  --delayed_reward M     rewards are paid every M steps only; published: 5 (default: 0, at once)
-  --dry-run              print the commands, run nothing
-  -h, --help             this text
+  --seeds N[,N...]       seeds (default: 16, the seed of the published commands)
+  --tasks T[,T...]       tasks or patterns such as '*-medium-*' (default: all)
+  --delayed_reward M     pay rewards only every M steps; published: 5 (default: 0, every step)
+  --dry-run              print the commands and exit
+  -h, --help             show this help
 
-What follows -- is added to every command: main.py's flags, the last value counts.
-\$PYTHON is the interpreter (default: python).
+Flags of main.py after -- are added to every command; the last value of a flag counts.
+The environment variable PYTHON sets the interpreter (default: python).
 
 tasks: $(names_of "$SUITE")
 
-Exit codes: 0 all runs ended well, 1 some failed, 2 bad arguments or a run that main.py refused,
-75 stopped. scripts/sweep.py runs many at a time, goes on with interrupted ones and skips those done.
+Exit codes: 0 all runs finished, 1 some failed, 2 invalid arguments or a run refused by main.py,
+75 stopped. scripts/sweep.py runs many at a time, resumes interrupted runs and skips finished ones.
 END
 }
 
-# select_tasks PATTERN,PATTERN...: the suite's tasks that fit one of them
+# select_tasks PATTERN,PATTERN...: the tasks of the suite that match a pattern
 select_tasks() {
-    local patterns=${1//,/ } pattern name chosen=" " fits
+    local patterns=${1//,/ } pattern name chosen=" " matched
     [ -n "${patterns// /}" ] || die "--tasks: names no task"
     for pattern in $patterns; do
-        fits=0
+        matched=0
         for name in $(names_of "$SUITE"); do
-            # the right side is meant to be a pattern
+            # unquoted, to match a pattern
             # shellcheck disable=SC2053
             if [[ $name == $pattern ]]; then
-                fits=1
+                matched=1
                 case $chosen in *" $name "*) ;; *) chosen="$chosen$name " ;; esac
             fi
         done
-        [ $fits = 1 ] || die "--tasks $pattern: no such task; scripts/$SUITE.sh --help lists them"
+        [ $matched = 1 ] || die "--tasks $pattern: no such task; scripts/$SUITE.sh --help lists them"
     done
     tasks=$chosen
 }
@@ -112,21 +112,21 @@ select_seeds() {
     [ -n "${seeds// /}" ] || die "--seeds: names no seed"
     for seed in $seeds; do
         [[ $seed =~ ^[0-9]{1,10}$ && $((10#$seed)) -le 4294967295 ]] ||
-            die "--seeds $seed: not a seed; use integers from 0 to 4294967295"
+            die "--seeds $seed: invalid seed; use integers from 0 to 4294967295"
     done
 }
 
 select_delay() {
     [[ $1 =~ ^[0-9]{1,9}$ && $((10#$1)) -ne 1 ]] ||
-        die "--delayed_reward $1: use 0 for no delay, or an integer M > 1"
+        die "--delayed_reward $1: invalid delay; use 0 for no delay, or an integer above 1"
     delay=$((10#$1))
 }
 
-# run_one TASK METHOD SEED FLAGS...: one command, printed or run
+# run_one TASK METHOD SEED FLAGS...: print or run one command
 run_one() {
     local task=$1 method=$2 seed=$3 command code
     shift 3
-    # words of the table, split here
+    # unquoted, to split the flags into words
     # shellcheck disable=SC2046
     set -- --env "$task" --seed "$seed" $(flags_of "$SUITE" "$task") \
         $(flags_of method "$method") $([ "$delay" = 0 ] || echo "--delayed_reward $delay") "$@"
@@ -141,14 +141,14 @@ run_one() {
     0) ;;
     2 | 75 | 130) exit "$code" ;;
     *)
-        echo "$task $method seed $seed: exit code $code; going on with the next run" >&2
+        echo "$task $method seed $seed: exit code $code; continuing with the next run" >&2
         failed=$((failed + 1))
         ;;
     esac
 }
 
 [[ $SUITE =~ ^(mujoco|adroit|antmaze|maze2d)$ ]] ||
-    die "call mujoco.sh, adroit.sh, antmaze.sh or maze2d.sh"
+    die "run mujoco.sh, adroit.sh, antmaze.sh or maze2d.sh instead"
 shift
 tasks=$(names_of "$SUITE") methods=TD3+ODT seeds=16 delay=0 dry_run=0 failed=0
 while [ $# -gt 0 ]; do
@@ -172,7 +172,7 @@ while [ $# -gt 0 ]; do
         esac
         shift
         ;;
-    *) die "$1: unknown option; scripts/$SUITE.sh --help lists them, main.py's flags go after --" ;;
+    *) die "$1: unknown option; see scripts/$SUITE.sh --help, and pass flags of main.py after --" ;;
     esac
     shift
 done

@@ -1,10 +1,10 @@
-"""Run a sweep: tasks x methods x seeds of a YAML file, many at a time, on Ray.
+"""Run a sweep, the tasks x methods x seeds of a YAML file, in parallel with Ray.
 
     python scripts/sweep.py sweeps/table1.yaml [OPTIONS] [-- FLAG VALUE ...]
 
-Runs on this machine, or on the Ray cluster at --address. Runs that are done are skipped, those
-that were interrupted go on from their last checkpoint, those that crash are tried again. Ctrl-C
-stops the runs with a checkpoint each; the same command goes on. docs/SWEEPS.md tells more.
+Uses this machine, or the Ray cluster at --address. Finished runs are skipped, interrupted runs
+resume from their last checkpoint, and crashed runs are retried. Ctrl-C stops all runs, with a
+checkpoint each; the same command resumes them. See docs/SWEEPS.md.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ sys.path.insert(0, str(ROOT))
 from get_args import OneLineParser
 from run.state import DIVERGED, FINISHED
 from run.stopping import EXIT_STOPPED, EXIT_USER_ERROR, StopSignal
-from sweeps.attempt import Share, command_words
+from sweeps.attempt import Allocation, command_words
 from sweeps.board import Board
-from sweeps.loop import Executor, Here, run_all, to_do
+from sweeps.loop import Executor, LocalExecutor, remaining, run_all
 from sweeps.on_ray import ray_executor
-from sweeps.plan import Run, Sweep, checked_resources, problems, read_sweep
+from sweeps.plan import Sweep, SweepRun, checked_resources, problems, read_sweep
 from utils import UserError
 
 EXIT_SOME_FAILED = 1
@@ -38,37 +38,41 @@ def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         description=(__doc__ or "").split("\n\n")[0],
         usage="%(prog)s FILE.yaml [OPTIONS] [-- FLAG VALUE ...]",
-        epilog="What follows -- is added to every command: main.py's flags. "
-        "docs/SWEEPS.md describes the file.",
+        epilog="Flags of main.py after -- apply to every run. docs/SWEEPS.md describes the file.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE.yaml", help="the sweep; sweeps/ has the paper's tables")
-    add("--tasks", metavar="T[,T...]", help="only these of its tasks, or patterns: 'hopper-*'")
-    add("--methods", metavar="M[,M...]", help="only these of its methods")
-    add("--seeds", metavar="N[,N...]", help="only these of its seeds")
+    add(
+        "file",
+        type=Path,
+        metavar="FILE.yaml",
+        help="a sweep; the paper's tables are in sweeps/",
+    )
+    add("--tasks", metavar="T[,T...]", help="run only these tasks or patterns ('hopper-*')")
+    add("--methods", metavar="M[,M...]", help="run only these methods")
+    add("--seeds", metavar="N[,N...]", help="run only these seeds")
     add("--save_dir", type=Path, default=Path("exp"), metavar="DIR",
-        help="runs get folders DIR/SWEEP/TASK/METHOD/seedN (default: %(default)s)")  # fmt: skip
-    add("--address", help="a Ray cluster's address, 'auto' for the one this machine is part of "
-        "(default: Ray is started here)")  # fmt: skip
+        help="run folders are DIR/SWEEP/TASK/METHOD/seedN (default: %(default)s)")  # fmt: skip
+    add("--address", help="address of a Ray cluster, 'auto' for the one this machine belongs to "
+        "(default: start Ray on this machine)")  # fmt: skip
     add("--cpus", type=float, metavar="X", help="cores per run (default: the file's, else 1)")
-    add("--gpus", type=float, metavar="X", help="GPUs per run, 0.25 for four runs on each "
-        "(default: the file's, else 0.5 where there are any)")  # fmt: skip
+    add("--gpus", type=float, metavar="X", help="GPUs per run, 0.25 for four runs per GPU "
+        "(default: the file's, else 0.5 if there are any)")  # fmt: skip
     add("--retries", type=int, metavar="N",
-        help="more attempts for a run that crashed (default: the file's, else 2)")  # fmt: skip
+        help="additional attempts if a run crashes (default: the file's, else 2)")  # fmt: skip
     how = parser.add_mutually_exclusive_group()
     add = how.add_argument
-    add("--dry-run", action="store_true", help="print the commands that would run, run nothing")
-    add("--status", action="store_true", help="print what each run is, run nothing")
-    add("--here", action="store_true", help="one run after the other, without Ray")
+    add("--dry-run", action="store_true", help="print the commands of the remaining runs and exit")
+    add("--status", action="store_true", help="print the state of each run and exit")
+    add("--here", action="store_true", help="one run after another, without Ray")
     return parser
 
 
 def select(sweep: Sweep, args: argparse.Namespace) -> Sweep:
-    """The runs that were asked for.
+    """The sweep with the selected runs and the resources of the command line.
 
     Raises:
-        UserError: there is none of a name.
+        UserError: a pattern matches nothing, or no run remains.
     """
     runs = sweep.runs
     for option in ("tasks", "methods", "seeds"):
@@ -79,45 +83,44 @@ def select(sweep: Sweep, args: argparse.Namespace) -> Sweep:
         known = list(dict.fromkeys(str(getattr(run, field)) for run in sweep.runs))
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in known):
-                raise UserError(f"--{option} {pattern}: not in this sweep: {', '.join(known)}")
+                raise UserError(f"--{option} {pattern}: not in this sweep; use {', '.join(known)}")
         runs = tuple(
             run for run in runs if any(fnmatchcase(str(getattr(run, field)), p) for p in patterns)
         )
     if not runs:
-        raise UserError("no run is left by --tasks, --methods and --seeds")
+        raise UserError("--tasks, --methods and --seeds: no runs selected")
     given = {name: getattr(args, name) for name in ("cpus", "gpus", "retries")}
     given = {name: value for name, value in given.items() if value is not None}
     return checked_resources(replace(sweep, runs=runs, **given))
 
 
-def print_commands(runs: Sequence[Run]) -> None:
-    """The command lines of runs, as they would be given by hand."""
+def print_commands(runs: Sequence[SweepRun]) -> None:
     for run in runs:
         print(shlex.join(["python", "main.py", *command_words(run)]))
 
 
-def execute(sweep: Sweep, todo: list[Run], args: argparse.Namespace, again: str) -> int:
-    """Run what is to do; returns the exit code."""
+def execute(sweep: Sweep, todo: list[SweepRun], args: argparse.Namespace, again: str) -> int:
+    """Run the remaining runs; returns the exit code."""
     board = Board(sweep.name, sweep.runs)
-    print(f"{sweep.name}: {len(todo)} of {len(sweep.runs)} runs to do", flush=True)
+    print(f"{sweep.name}: {len(todo)} of {len(sweep.runs)} runs to start", flush=True)
     stop = StopSignal()
     if todo:
-        share = Share(max(1, int(sweep.cpus)), sweep.gpus != 0, Path.cwd())
+        allocation = Allocation(max(1, int(sweep.cpus)), sweep.gpus != 0, Path.cwd())
         executor: contextlib.AbstractContextManager[Executor] = (
-            contextlib.nullcontext(Here(share, stop))
+            contextlib.nullcontext(LocalExecutor(allocation, stop))
             if args.here
             else ray_executor(sweep, args.address)
         )
-        # Ray takes the signals over when it starts
-        with executor as running, stop.installed(), board.shown():
+        # after Ray, which installs its own signal handlers
+        with executor as running, stop.installed(), board.displayed():
             run_all(running, todo, sweep.retries, stop, board.update)
     print("\n".join(board.lines(done=False)))
     states = board.states()
     if stop() and not all(state == FINISHED for state in states):
-        print(f"stopped; go on with: {again}", file=sys.stderr)
+        print(f"Stopped. Resume with: {again}", file=sys.stderr)
         return EXIT_STOPPED
     if DIVERGED in states:
-        print("runs that diverged are not tried again; delete their folders for that")
+        print("Diverged runs are not retried; delete their folders to run them again.")
     return 0 if all(state == FINISHED for state in states) else EXIT_SOME_FAILED
 
 
@@ -133,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.status:
             print("\n".join(Board(sweep.name, sweep.runs).lines()))
             return 0
-        todo = to_do(sweep.runs)
+        todo = remaining(sweep.runs)
         if args.dry_run:
             print_commands(todo)
             return 0

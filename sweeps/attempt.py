@@ -1,4 +1,4 @@
-"""One attempt at a run: start it or go on with it, wait for its end, write down what it is."""
+"""One attempt at a run: start or resume it, wait for its end, record its status."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from run.checkpoint import state_files
 from run.files import OUTPUT_FILE, SWEEP_FILES, SWEEP_LOCK_FILE
 from run.state import FINISHED, RUNNING, is_running
 from run.stopping import EXIT_INTERRUPTED, EXIT_STOPPED
-from sweeps.plan import Run
+from sweeps.plan import SweepRun
 from sweeps.state import Status, now, read_status, state_of_end
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARD = Path(__file__).with_name("guard.py")
-# seconds that an attempt waits for one before it to leave the folder
-_PATIENCE = 120.0
+# seconds to wait until an earlier attempt has released the folder
+_LOCK_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a run gets of the machine it runs on.
+class Allocation:
+    """The resources of a run.
 
     Attributes:
-        threads: How many threads its arithmetic may use.
-        gpu: Whether it may use a GPU.
-        directory: Where relative paths among its flags start.
-        stop_file: A file whose appearance asks it to stop, on a file system that all share.
+        threads: Threads for PyTorch and NumPy.
+        gpu: Whether the run may use a GPU.
+        directory: Working directory, for relative paths among its flags.
+        stop_file: If this file appears, the run is stopped. All machines share its file system.
     """
 
     threads: int
@@ -44,39 +44,38 @@ class Share:
     directory: Path
     stop_file: Path | None = None
 
-    def stop_asked(self) -> bool:
-        """Whether the file is there."""
+    def stop_requested(self) -> bool:
         return self.stop_file is not None and self.stop_file.exists()
 
 
-def status_of(run: Run) -> Status:
-    """The status of a run, a new one where nothing is written of it yet."""
+def status_of(run: SweepRun) -> Status:
+    """The recorded status of a run; a new one if there is no record yet."""
     return read_status(run.folder) or Status(run.sweep, run.task, run.method, run.seed)
 
 
-def command_words(run: Run) -> list[str]:
-    """main.py's arguments: those of a new run, or of going on with the one in the folder."""
+def command_words(run: SweepRun) -> list[str]:
+    """Arguments of main.py, to start the run or to resume the one in its folder."""
     where = "--resume" if state_files(run.folder) else "--run_dir"
     return [*run.flags, where, str(run.folder)]
 
 
-def attempt(run: Run, share: Share, stop: Callable[[], bool] = lambda: False) -> int:
+def attempt(run: SweepRun, allocation: Allocation, stop: Callable[[], bool] = lambda: False) -> int:
     """Start main.py and wait for its end.
 
-    `stop`, the share's file and this process's own death ask the run to stop, which it does with
-    a checkpoint.
+    The run is stopped, with a checkpoint, if `stop` returns True, the allocation's stop file
+    appears or this process dies.
 
     Returns:
         main.py's exit code; 128 + N if signal N ended it.
 
     Raises:
-        OSError: the folder cannot be used, or another process works in it.
+        OSError: the folder is not usable, or another process is using it.
     """
-    if share.stop_asked():
+    if allocation.stop_requested():
         return EXIT_STOPPED
     run.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.folder / SWEEP_LOCK_FILE, timeout=_PATIENCE):
-        _wait_until_left(run.folder)
+    with FileLock(run.folder / SWEEP_LOCK_FILE, timeout=_LOCK_TIMEOUT):
+        _wait_until_free(run.folder)
         status = status_of(run)
         if not state_files(run.folder):
             _start_over(run.folder)
@@ -87,32 +86,32 @@ def attempt(run: Run, share: Share, stop: Callable[[], bool] = lambda: False) ->
         with (run.folder / OUTPUT_FILE).open("a") as output:
             output.write(f"--- attempt {status.attempts}, {status.started}, {status.host}\n")
             output.flush()
-            process = _start(command_words(run), share, output.fileno())
-        code = _wait(process, lambda: stop() or share.stop_asked())
+            process = _start(command_words(run), allocation, output.fileno())
+        code = _wait(process, lambda: stop() or allocation.stop_requested())
         status.state, status.exit_code, status.ended = state_of_end(run.folder, code), code, now()
         status.message = "" if status.state == FINISHED else _reason(run.folder, code)
         status.write(run.folder)
     return code
 
 
-def _wait_until_left(folder: Path) -> None:
-    """Wait for an attempt whose sweep died: its guard has asked it to stop."""
-    until = time.monotonic() + _PATIENCE
+def _wait_until_free(folder: Path) -> None:
+    """Wait for an earlier attempt whose sweep died: its guard is stopping it."""
+    until = time.monotonic() + _LOCK_TIMEOUT
     while is_running(folder):
         if time.monotonic() >= until:
-            raise BlockingIOError(errno.EAGAIN, "another program is at work on the run", folder)
+            raise BlockingIOError(errno.EAGAIN, "another program is working on the run", folder)
         time.sleep(0.2)
 
 
-def _start(words: list[str], share: Share, output: int) -> subprocess.Popen[bytes]:
-    threads = str(share.threads)
+def _start(words: list[str], allocation: Allocation, output: int) -> subprocess.Popen[bytes]:
+    threads = str(allocation.threads)
     env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    if not share.gpu:
+    if not allocation.gpu:
         env["CUDA_VISIBLE_DEVICES"] = ""
-    # a session of its own: Ctrl-C in the terminal is the sweep's to handle
+    # a separate session, since Ctrl-C in the terminal is handled by the sweep
     return subprocess.Popen(
         [sys.executable, "-S", str(GUARD), sys.executable, str(ROOT / "main.py"), *words],
-        stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=share.directory,
+        stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=allocation.directory,
         env=env, start_new_session=True,
     )  # fmt: skip
 
@@ -121,13 +120,13 @@ def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> int:
     while process.poll() is None and not stop():
         time.sleep(0.1)
     if process.stdin is not None:
-        # the guard takes it as the word to stop
+        # makes the guard stop the run
         process.stdin.close()
     return process.wait()
 
 
 def _start_over(folder: Path) -> None:
-    """Remove what an attempt left that ended before its first checkpoint."""
+    """Remove the files of an attempt that ended before its first checkpoint."""
     for path in folder.iterdir():
         if path.name in SWEEP_FILES:
             continue
@@ -138,11 +137,11 @@ def _start_over(folder: Path) -> None:
 
 
 def _reason(folder: Path, code: int) -> str:
-    """Why it ended with that exit code: the last thing that it said, or the signal."""
+    """Why an attempt ended: its last line of output, or the signal."""
     if code > 128 and code != EXIT_INTERRUPTED:
         return f"killed by signal {code - 128}"
     with (folder / OUTPUT_FILE).open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - 4096))
         lines = file.read().decode(errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:500] if said else ""
+    written = [line.strip() for line in lines if line.strip()]
+    return written[-1][:500] if written else ""

@@ -1,4 +1,4 @@
-"""How far a sweep is: one table that stays in place in a terminal, lines elsewhere."""
+"""The progress of a sweep: a table updated in place in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
 from sweeps.attempt import status_of
-from sweeps.plan import Run
+from sweeps.plan import SweepRun
 from sweeps.state import PLANNED, STATES, Status, last_row
 
-# how the states are told
+# states with another name in the output
 _WORDS = {PLANNED: "waiting", FINISHED: "done"}
 _COLOURS = {RUNNING: "cyan", STOPPED: "yellow", FAILED: "red", KILLED: "red", DIVERGED: "red"}
-# seconds between two lines about the running runs, where there is no terminal
-_QUIET = 60.0
+# seconds between two lines about the runs in progress, without a terminal
+_LINE_INTERVAL = 60.0
 _SHOWN_FAILURES = 8
 
 
@@ -30,8 +30,8 @@ def counts(states: Sequence[str]) -> str:
     return ", ".join(f"{seen[state]} {_WORDS.get(state, state)}" for state in shown)
 
 
-def place(run: Run) -> str:
-    """How far a run is: "online 12/1500, 24,000 steps, score 51.2" """
+def progress(run: SweepRun) -> str:
+    """The progress of a run: "online 12/1500, 24,000 steps, score 51.2" """
     row = last_row(run.folder)
     if not row:
         return ""
@@ -45,35 +45,35 @@ def place(run: Run) -> str:
     return text
 
 
-def line_of(run: Run, status: Status) -> str:
-    """A run in one line."""
+def describe(run: SweepRun, status: Status) -> str:
+    """State and progress of a run in one line."""
     text = f"{run.label}: {_WORDS.get(status.state, status.state)}"
     if status.attempts > 1:
         text += f" (attempt {status.attempts})"
-    details = [part for part in (place(run), status.message) if part]
+    details = [part for part in (progress(run), status.message) if part]
     return f"{text}, {'; '.join(details)}" if details else text
 
 
 class Board:
-    """Shows a sweep on standard output.
+    """Shows the progress of a sweep on standard output.
 
     Args:
         name: The sweep's name.
-        runs: All of its runs, done ones too.
+        runs: All of its runs, including finished ones.
     """
 
-    def __init__(self, name: str, runs: Sequence[Run]) -> None:
+    def __init__(self, name: str, runs: Sequence[SweepRun]) -> None:
         self._name, self._runs = name, runs
         self._statuses = {run: status_of(run) for run in runs}
         self._live: Any = None
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show it meanwhile, in place if standard output is a terminal."""
+    def displayed(self) -> Iterator[None]:
+        """Context in which `update` shows a table if standard output is a terminal."""
         if sys.stdout.isatty():
             with contextlib.suppress(ImportError):
-                from rich.live import Live  # optional, as Ray is
+                from rich.live import Live  # optional
 
                 self._live = Live(self._table(), auto_refresh=False)
         with self._live or contextlib.nullcontext():
@@ -81,7 +81,7 @@ class Board:
         self._live = None
 
     def update(self) -> None:
-        """Show what has changed."""
+        """Read the states of all runs again and show changes."""
         changed = []
         for run, before in self._statuses.items():
             if before.state in (FINISHED, DIVERGED):
@@ -93,25 +93,25 @@ class Board:
             self._live.update(self._table(), refresh=True)
             return
         for run in changed:
-            _say(f"{line_of(run, self._statuses[run])} [{self.counts()}]")
+            _print(f"{describe(run, self._statuses[run])} [{self.counts()}]")
         if changed:
-            self._said = time.monotonic()
-        elif time.monotonic() - self._said > _QUIET:
-            self._said = time.monotonic()
+            self._last_line = time.monotonic()
+        elif time.monotonic() - self._last_line > _LINE_INTERVAL:
+            self._last_line = time.monotonic()
             running = [run for run, s in self._statuses.items() if s.state == RUNNING]
-            _say("; ".join(f"{run.label}: {place(run) or 'starting'}" for run in running))
+            _print("; ".join(f"{run.label}: {progress(run) or 'starting'}" for run in running))
 
     def counts(self) -> str:
         return counts([status.state for status in self._statuses.values()])
 
     def states(self) -> list[str]:
-        """The states of all runs, as last read."""
+        """The states of all runs at the last update."""
         return [status.state for status in self._statuses.values()]
 
     def lines(self, done: bool = True) -> list[str]:
-        """Every run in one line, those that are done only where wanted, then the counts."""
+        """One line per run, without finished and waiting ones if not `done`, then the counts."""
         about = [
-            line_of(run, status)
+            describe(run, status)
             for run, status in self._statuses.items()
             if done or status.state not in (FINISHED, PLANNED)
         ]
@@ -135,7 +135,7 @@ class Board:
                 continue
             colour = _COLOURS[status.state]
             attempt = f" ({status.attempts})" if status.attempts > 1 else ""
-            details = "; ".join(part for part in (place(run), status.message) if part)
+            details = "; ".join(part for part in (progress(run), status.message) if part)
             table.add_row(run.task, run.method, str(run.seed),
                           Text(status.state + attempt, style=colour), Text(details))  # fmt: skip
         ended = sum(state not in (PLANNED, RUNNING) for state in states)
@@ -145,7 +145,7 @@ class Board:
         )
 
 
-def _say(text: str) -> None:
-    # a closed terminal or pipe must not end a sweep
+def _print(text: str) -> None:
+    # a closed terminal or pipe must not stop the sweep
     with contextlib.suppress(OSError):
         print(time.strftime("%H:%M:%S"), text, flush=True)

@@ -1,12 +1,11 @@
-"""Run a command that must not outlive whoever asked for it.
+"""Run a command that must not outlive its parent process.
 
     python guard.py COMMAND...
 
-The command is asked to stop by SIGTERM, once, when this process gets SIGTERM or when its standard
-input ends, which it does when the process at the other end dies, however that happens. On Linux
-that holds for this process's own death too: Ray kills the children of its workers. The exit code
-is the command's, 128 + N if signal N ended it. Needs nothing but Python, so that one such process
-per run is cheap.
+Sends SIGTERM to the command, once, when this process gets SIGTERM or its standard input ends, which
+happens when the parent dies. On Linux the command also gets SIGTERM when this process itself dies:
+Ray kills the children of its workers. Exits with the command's exit code, 128 + N if signal N
+ended it. Imports only the standard library, so that one such process per run is cheap.
 """
 
 import ctypes
@@ -21,18 +20,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    # looked up before the fork; there are no threads yet, so that a function may run after it
+    # loaded before the fork; preexec_fn is safe here because there are no other threads yet
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
     child = subprocess.Popen(
         sys.argv[1:],
         stdin=subprocess.DEVNULL,
         preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)) if prctl else None,
     )
-    asked = threading.Lock()
+    stopping = threading.Lock()
 
     def stop(number: int = 0, frame: FrameType | None = None) -> None:
-        # a second signal would make the run end without a checkpoint
-        if asked.acquire(blocking=False) and child.poll() is None:
+        # a second signal would end the run without a checkpoint
+        if stopping.acquire(blocking=False) and child.poll() is None:
             child.terminate()
 
     def wait_for_end() -> None:

@@ -1,4 +1,4 @@
-"""The life of a sweep: submit its runs, try again those that crashed, end well when asked to."""
+"""Run a sweep: submit its runs, retry those that crashed, stop on request."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from typing import Protocol
 
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
 from run.stopping import EXIT_USER_ERROR
-from sweeps.attempt import Share, attempt, status_of
-from sweeps.plan import Run
+from sweeps.attempt import Allocation, attempt, status_of
+from sweeps.plan import SweepRun
 from sweeps.state import PLANNED
 
-# one outcome: the run, and what went wrong around it ("" where main.py itself ended)
-Outcome = tuple[Run, str]
+# the run, and the error of the executor ("" if main.py ended by itself)
+Outcome = tuple[SweepRun, str]
 
 
 class Executor(Protocol):
-    """What runs attempts, somewhere."""
+    """Runs attempts."""
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: SweepRun) -> None:
         """Queue an attempt."""
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """What ended, after this time at most where that can be kept."""
+        """Attempts that ended; waits for one, normally for at most this time."""
 
     def cancel(self) -> None:
-        """Drop what is queued, ask what runs to stop; `wait` still tells the ends of all."""
+        """Drop queued attempts and stop running ones; `wait` still returns all of them."""
 
 
-class Here:
-    """Runs attempts one after the other, in this process."""
+class LocalExecutor:
+    """Runs attempts one after another on this machine, without Ray."""
 
-    def __init__(self, share: Share, stop: Callable[[], bool]) -> None:
-        self._share, self._stop = share, stop
-        self._queue: deque[Run] = deque()
+    def __init__(self, allocation: Allocation, stop: Callable[[], bool]) -> None:
+        self._allocation, self._stop = allocation, stop
+        self._queue: deque[SweepRun] = deque()
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: SweepRun) -> None:
         self._queue.append(run)
 
     def wait(self, seconds: float) -> list[Outcome]:
         run = self._queue.popleft()
         try:
             if not self._stop():
-                attempt(run, self._share, self._stop)
+                attempt(run, self._allocation, self._stop)
         except OSError as error:
             return [(run, f"{error.filename or run.folder}: {error.strerror}")]
         return [(run, "")]
 
     def cancel(self) -> None:
-        """`wait` sees the signal itself."""
+        """Nothing to do: `wait` checks `stop` itself."""
 
 
-def to_do(runs: Sequence[Run]) -> list[Run]:
-    """The runs that are not done yet, nor at work in another process.
+def remaining(runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """The runs that are neither finished nor running in another process.
 
-    One that diverged is done: it would diverge again, at the same update.
+    Diverged runs are left out: they would diverge again, at the same update.
     """
     states = {run: status_of(run).state for run in runs}
     return [run for run in runs if states[run] not in (FINISHED, DIVERGED, RUNNING)]
@@ -63,20 +63,20 @@ def to_do(runs: Sequence[Run]) -> list[Run]:
 
 def run_all(
     executor: Executor,
-    runs: Sequence[Run],
+    runs: Sequence[SweepRun],
     retries: int,
     stop: Callable[[], bool],
     show: Callable[[], None],
 ) -> None:
-    """Run all of them to their ends; those that crash again, `retries` times at most.
+    """Run all runs to the end and retry those that crash.
 
     Args:
-        executor: What runs them.
-        runs: Those to run.
-        retries: More attempts for a run that crashed. One that main.py refused, or whose losses
-            diverged, would fail again and is not tried again.
-        stop: Whether to end early.
-        show: Called again and again, to show how far they are.
+        executor: Runs the attempts.
+        runs: The runs.
+        retries: Additional attempts for a run that crashed. A run that main.py refused or that
+            diverged would fail again and is not retried.
+        stop: Whether to stop early.
+        show: Called repeatedly to show the progress.
     """
     for run in runs:
         _plan(run)
@@ -98,16 +98,16 @@ def run_all(
         show()
 
 
-def _plan(run: Run) -> None:
-    """Write down that an attempt is to come."""
+def _plan(run: SweepRun) -> None:
+    """Record that an attempt is waiting."""
     status = status_of(run)
     if status.state != RUNNING:
         status.state = PLANNED
         status.write(run.folder)
 
 
-def _settle(run: Run, problem: str) -> bool:
-    """Write down what an attempt did not live to; returns whether another one may help."""
+def _settle(run: SweepRun, problem: str) -> bool:
+    """Record an executor's error; returns whether to retry."""
     status = status_of(run)
     if problem and status.state != RUNNING:
         status.state, status.message = KILLED, problem

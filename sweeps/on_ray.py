@@ -1,4 +1,4 @@
-"""Attempts as Ray tasks: on this machine, or on the machines of a cluster."""
+"""Attempts as Ray tasks, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from run.state import RUNNING
-from sweeps.attempt import ROOT, Share, attempt, status_of
+from sweeps.attempt import ROOT, Allocation, attempt, status_of
 from sweeps.loop import Outcome
-from sweeps.plan import Run, Sweep
+from sweeps.plan import Sweep, SweepRun
 from utils import UserError
 
-# of a GPU, where there are some and the sweep does not say
+# GPUs per run, if there are any and the sweep has no field gpus
 _GPU_SHARE = 0.5
 _STARTS = 4
 
 
-class OnRay:
-    """Runs attempts side by side, as many as there is room for.
+class RayExecutor:
+    """Runs as many attempts in parallel as fit.
 
     Args:
         ray: The module.
-        cpus, gpus: What one run needs; Ray starts it where that is free.
-        folder: A folder that all machines share.
+        cpus, gpus: Resources of one run.
+        folder: A folder shared by all machines.
     """
 
     def __init__(self, ray: Any, cpus: float, gpus: float, folder: Path) -> None:
         self._ray = ray
         self.stop_file = folder / f".stop-{secrets.token_hex(8)}"
-        self._share = Share(max(1, int(cpus)), gpus > 0, Path.cwd(), self.stop_file)
-        # Ray would run a task again by itself: this is for the loop to decide
+        self._allocation = Allocation(max(1, int(cpus)), gpus > 0, Path.cwd(), self.stop_file)
+        # retries are decided in loop.py
         self._attempt = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
-        self._runs: dict[Any, Run] = {}
+        self._runs: dict[Any, SweepRun] = {}
 
-    def submit(self, run: Run) -> None:
-        self._runs[self._attempt.remote(run, self._share)] = run
+    def submit(self, run: SweepRun) -> None:
+        self._runs[self._attempt.remote(run, self._allocation)] = run
 
     def wait(self, seconds: float) -> list[Outcome]:
         ended, _ = self._ray.wait(list(self._runs), num_returns=1, timeout=seconds)
@@ -57,7 +57,7 @@ class OnRay:
         return ""
 
     def cancel(self) -> None:
-        # not Ray's interrupt, which may come late, or while a status is being written
+        # Ray's interrupt may come late, or while a status is being written
         self.stop_file.touch()
         for task, run in self._runs.items():
             if status_of(run).state != RUNNING:
@@ -65,32 +65,32 @@ class OnRay:
 
 
 @contextlib.contextmanager
-def ray_executor(sweep: Sweep, address: str | None) -> Iterator[OnRay]:
+def ray_executor(sweep: Sweep, address: str | None) -> Iterator[RayExecutor]:
     """Start Ray on this machine, or connect to the cluster at an address.
 
     Raises:
-        UserError: Ray is not installed, the cluster does not answer, or no machine of it has what
-            a run needs.
+        UserError: Ray is not installed, the cluster does not answer, or none of its machines has
+            the resources of one run.
     """
     try:
         import ray
     except ImportError:
         raise UserError(
-            "Ray is not installed: python -m pip install -r requirements-optional.txt, or run one "
-            "after the other with --here"
+            "Ray is not installed; run python -m pip install -r requirements-optional.txt, or pass "
+            "--here to run one after another"
         ) from None
-    # no reports of use to anybody
+    # no telemetry
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's workers give way to everything else on the machine, to the point of standing still
+    # by default Ray's workers have the lowest priority and starve on a busy machine
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # without a GPU the variable stays as it is, which is Ray's way from its next version on
+    # keep CUDA_VISIBLE_DEVICES for tasks without a GPU, the default of Ray's next version
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
         _check_answers(address)
     try:
         _start(ray, address)
-        cpus, gpus = _room(ray, sweep)
-        executor = OnRay(ray, cpus, gpus, sweep.runs[0].folder.parents[2])
+        cpus, gpus = _resources(ray, sweep)
+        executor = RayExecutor(ray, cpus, gpus, sweep.runs[0].folder.parents[2])
         try:
             yield executor
         finally:
@@ -100,18 +100,18 @@ def ray_executor(sweep: Sweep, address: str | None) -> Iterator[OnRay]:
 
 
 def _check_answers(address: str) -> None:
-    """Refuse HOST:PORT where nobody listens: Ray itself would try for minutes."""
+    """Reject an unreachable HOST:PORT; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()) or "/" in host:
         return
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"Ray at {address} does not answer ({error})") from None
+        raise UserError(f"--address {address}: no answer ({error}); start Ray there") from None
 
 
 def _start(ray: Any, address: str | None) -> None:
-    """Start Ray or connect to it; a start may take longer on a busy machine than it waits for."""
+    """Start Ray or connect to it; on a busy machine a start may time out, so it is retried."""
     about: dict[str, Any] = {} if address else {"include_dashboard": False}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     for tries_left in range(0 if address else _STARTS - 1, -1, -1):
@@ -128,11 +128,15 @@ def _start(ray: Any, address: str | None) -> None:
             ray.shutdown()
             if not tries_left:
                 reason, where = " ".join(str(error).split())[:300], address or "this machine"
-                raise UserError(f"Ray at {where} does not start: {reason}") from None
+                raise UserError(f"Ray does not start on {where}: {reason}") from None
 
 
-def _room(ray: Any, sweep: Sweep) -> tuple[float, float]:
-    """Cores and GPUs per run, if at least one machine has them."""
+def _resources(ray: Any, sweep: Sweep) -> tuple[float, float]:
+    """Cores and GPUs per run.
+
+    Raises:
+        UserError: no machine has as many.
+    """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {kind: max(node.get(kind, 0.0) for node in machines) for kind in ("CPU", "GPU")}
     gpus = sweep.gpus if sweep.gpus is not None else _GPU_SHARE * (most["GPU"] > 0)

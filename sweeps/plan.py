@@ -1,7 +1,7 @@
-"""From a sweep's YAML file to its runs: tasks x methods x seeds, checked before anything starts.
+"""Read a sweep's YAML file and make its runs: tasks x methods x seeds, checked before the start.
 
 docs/SWEEPS.md describes the file. A run's flags are those of published.txt for its task and method,
-then the file's own, then those of the command line; the last value of a flag counts.
+then those of the file, then those of the command line; the last value of a flag counts.
 """
 
 from __future__ import annotations
@@ -21,36 +21,32 @@ import yaml
 
 from d4rl_envs.tasks import ALIASES
 from data import dataset_path
-from get_args import FLAGS, LOGGING, Settings, parse_args
-from logger import method_name
+from get_args import FLAGS, Settings, flags_with, parse_args
 from run.files import CONFIG_FILE, STATUS_FILE
+from run.folder import method_name
 from run.setting_checks import check_settings, check_value
 from sweeps.published import METHOD_FLAGS, TASK_FLAGS
 from tasks import TASKS, get_task
 from utils import UserError, json_object
 
-# fields of the file, and what they hold
+# fields of the file and their types
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "tasks": list, "methods": list, "seeds": list, "flags": dict,
     "task_flags": dict, "published_flags": bool, "cpus": (int, float), "gpus": (int, float),
     "retries": int,
 }  # fmt: skip
-# flags that the sweep itself sets
-_TAKEN = ("env", "seed", "run_dir", "resume", "save_dir", "exp_name")
-# flags that may differ between the sessions of a run without making it another run
-_FREE = {"data_dir", "legacy_python", "device", "force_device"}
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One run of a sweep.
 
     Attributes:
-        sweep, task, method, seed: What it is; `method` is the name that the file gives it.
-        folder: Where it works, save_dir/sweep/task/method/seedN.
-        flags: Command line of main.py, but for --run_dir and --resume.
-        settings: What that command line says.
+        sweep, task, method, seed: Identify the run; `method` is the name in the file.
+        folder: Its folder, save_dir/sweep/task/method/seedN.
+        flags: Arguments of main.py, without --run_dir and --resume.
+        settings: The settings these arguments give.
     """
 
     sweep: str
@@ -68,18 +64,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A file's runs and what each of them gets.
+    """The runs of a file and the resources of each run.
 
     Attributes:
-        name: The sweep's name, its folder's too.
+        name: Name of the sweep and its folder.
         runs: In the file's order: by task, method, seed.
         cpus: Cores per run.
-        gpus: GPUs per run, a fraction of one for several runs on it; None leaves it to the machine.
-        retries: How often a run that crashed is tried again.
+        gpus: GPUs per run, may be below 1; None uses the default of sweeps/on_ray.py.
+        retries: Additional attempts for a run that crashed.
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
     cpus: float = 1
     gpus: float | None = None
     retries: int = 2
@@ -90,11 +86,11 @@ def read_sweep(path: Path, save_dir: Path, extra: Sequence[str] = ()) -> Sweep:
 
     Args:
         path: The YAML file.
-        save_dir: Folder of the sweep's folder.
-        extra: More flags of main.py, for every run.
+        save_dir: Parent of the sweep's folder.
+        extra: Flags of main.py for every run.
 
     Raises:
-        UserError: the file is none of a sweep; names the field at fault.
+        UserError: the file is not a valid sweep.
     """
     content = _load(path)
     try:
@@ -107,7 +103,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a sweep's file") from None
+        raise UserError(f"{path}: unreadable ({error.strerror}); pass a sweep file") from None
     except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not YAML ({reason})") from None
@@ -119,7 +115,7 @@ def _load(path: Path) -> dict[str, Any]:
         if not isinstance(value, FIELDS[name]) or (
             isinstance(value, bool) and FIELDS[name] is not bool
         ):
-            raise UserError(f"{path}: {name}: {value!r} is of the wrong kind; see docs/SWEEPS.md")
+            raise UserError(f"{path}: {name}: {value!r} has the wrong type; see docs/SWEEPS.md")
     return content
 
 
@@ -135,7 +131,7 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
     methods = _methods(_listed(content, "methods"))
     seeds = _listed(content, "seeds")
     if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds {seeds}: use integers, each once")
+        raise UserError(f"seeds {seeds}: use distinct integers")
     shared = _words(content.get("flags", {}), "flags")
     by_pattern = {
         pattern: _words(flags, f"task_flags: {pattern}")
@@ -143,14 +139,14 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
     }
     for pattern in by_pattern:
         if not any(fnmatchcase(task, pattern) for task in tasks):
-            raise UserError(f"task_flags: {pattern}: fits none of the tasks")
+            raise UserError(f"task_flags: {pattern}: matches none of the tasks")
     published = content.get("published_flags", True)
-    runs: list[Run] = []
+    runs: list[SweepRun] = []
     for task in tasks:
         own = [w for p, words in by_pattern.items() if fnmatchcase(task, p) for w in words]
         base = TASK_FLAGS[task] if published else []
         for method, flags in methods.items():
-            # a method of the file is more special than flags of all runs
+            # flags of a method defined in the file override those of all runs
             given = METHOD_FLAGS[method] if flags is None else []
             words = [*base, *given, *shared, *own, *(flags or []), *extra]
             runs += _make_runs(name, task, method, seeds, save_dir, words)
@@ -159,41 +155,41 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
 
 
 def checked_resources(sweep: Sweep) -> Sweep:
-    """The sweep, if a machine can give what it asks for.
+    """The sweep itself, with valid numbers.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of range.
     """
     if sweep.cpus <= 0:
-        raise UserError(f"cpus {sweep.cpus}: must be above 0")
+        raise UserError(f"cpus {sweep.cpus}: use a number above 0")
     if sweep.gpus is not None and not (0 <= sweep.gpus <= 1):
-        raise UserError(f"gpus {sweep.gpus}: a run uses one GPU at most; use 0 to 1")
+        raise UserError(f"gpus {sweep.gpus}: a run uses at most one GPU; use 0 to 1")
     if sweep.retries < 0:
-        raise UserError(f"retries {sweep.retries}: must not be negative")
+        raise UserError(f"retries {sweep.retries}: use 0 or more")
     return sweep
 
 
 def _listed(content: dict[str, Any], name: str) -> list[Any]:
     if not content.get(name):
-        raise UserError(f"{name}: is missing or empty; list at least one")
+        raise UserError(f"{name}: missing or empty; list at least one")
     return content[name]
 
 
 def _tasks(entries: list[Any]) -> list[str]:
-    """Tasks by name or pattern ("hopper-*"), each once, in the order given."""
+    """Tasks by name or pattern ("hopper-*"), each once, in the given order."""
     tasks = []
     for entry in entries:
         name = ALIASES.get(str(entry), str(entry))
         fits = [task for task in TASK_FLAGS if fnmatchcase(task, name)]
         if not fits:
             near = ", ".join(difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4))
-            raise UserError(f"tasks: {entry}: unknown task; the nearest names are {near or 'none'}")
+            raise UserError(f"tasks: {entry}: unknown task; similar names: {near or 'none'}")
         tasks += fits
     return list(dict.fromkeys(tasks))
 
 
 def _methods(entries: list[Any]) -> dict[str, list[str] | None]:
-    """Command-line words by method: of {name: {flag: value}}; None for a name of published.txt."""
+    """Flags of each method; None for a method of published.txt."""
     methods: dict[str, list[str] | None] = {}
     for entry in entries:
         words = None
@@ -205,23 +201,23 @@ def _methods(entries: list[Any]) -> dict[str, list[str] | None]:
             if name not in METHOD_FLAGS:
                 raise UserError(f"methods: {name}: unknown method{_nearest(name, METHOD_FLAGS)}")
         if not _LABEL.fullmatch(str(name)) or name in methods:
-            raise UserError(f"methods: {name}: use letters, digits and + . _ -, each name once")
+            raise UserError(f"methods: {name}: use letters, digits and + . _ -, and each name once")
         methods[str(name)] = words
     return methods
 
 
 def _words(flags: Any, place: str) -> list[str]:
-    """Flags of the file as command-line words."""
+    """Flags of the file as command-line arguments."""
     if not isinstance(flags, Mapping):
-        raise UserError(f"{place}: {flags!r} is not a table of flags and values")
+        raise UserError(f"{place}: {flags!r} is not a mapping of flags to values")
     words = []
     for name, value in flags.items():
         if name not in FLAGS:
             raise UserError(f"{place}: {name}: unknown flag{_hint(str(name))}")
-        if name in _TAKEN:
-            raise UserError(f"{place}: {name}: is set by the sweep itself; leave it out")
+        if name in flags_with("per_run"):
+            raise UserError(f"{place}: {name}: set by the sweep itself; remove it")
         if not isinstance(value, str | int | float):
-            raise UserError(f"{place}: {name}: {value!r} is not one value")
+            raise UserError(f"{place}: {name}: {value!r} is not a single value")
         words.append(f"--{name}={value}")
     return words
 
@@ -233,13 +229,13 @@ def _hint(name: str) -> str:
 
 def _make_runs(
     sweep: str, task: str, method: str, seeds: Sequence[int], save_dir: Path, words: Sequence[str]
-) -> Iterator[Run]:
-    """The runs of a task and method: they differ in their seed alone."""
+) -> Iterator[SweepRun]:
+    """The runs of a task and method, which differ only in their seeds."""
     tail = [*words, f"--exp_name={sweep}"]
     settings = _parse(["--env", task, *tail], f"{task} {method}")
     own = method_name(settings)
     if method != own and not settings.suffix:
-        # so that its records and plots tell it from another method of the same losses
+        # distinguishes it from other methods with the same losses in records and plots
         suffix = method.removeprefix(own) if method.startswith(own) else f"-{method}"
         tail.append(f"--suffix={suffix}")
         settings = replace(settings, suffix=suffix)
@@ -247,66 +243,66 @@ def _make_runs(
         check_value("seed", seed)
         folder = save_dir.resolve() / sweep / task / method / f"seed{seed}"
         flags = ("--env", task, "--seed", str(seed), *tail)
-        yield Run(sweep, task, method, seed, folder, flags, replace(settings, seed=seed))
+        yield SweepRun(sweep, task, method, seed, folder, flags, replace(settings, seed=seed))
 
 
 def _parse(flags: Sequence[str], what: str) -> Settings:
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             settings = parse_args(flags)
         check_settings(settings)
     except SystemExit:
-        message = said.getvalue().removeprefix("error: ").strip()
+        message = errors.getvalue().removeprefix("error: ").strip()
         raise UserError(f"{what}: {message}") from None
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
-    for name in ("run_dir", "resume", "env", "seed", "save_dir"):
+    for name in flags_with("per_run"):
         given = [word for word in flags if word == f"--{name}" or word.startswith(f"--{name}=")]
-        if len(given) > (name == "env"):
-            raise UserError(f"{what}: --{name} is set by the sweep itself; leave it out")
+        if len(given) > (name in ("env", "exp_name")):
+            raise UserError(f"{what}: --{name}: set by the sweep itself; remove it")
     return settings
 
 
-def problems(runs: Sequence[Run], todo: Sequence[Run]) -> list[str]:
-    """What would keep runs from starting, one line each: no dataset, or a folder of another run.
+def problems(runs: Sequence[SweepRun], todo: Sequence[SweepRun]) -> list[str]:
+    """Missing datasets and folders that belong to other runs, one line each.
 
     Args:
-        runs: All runs: those that are done count as this sweep's, if they are the same.
-        todo: Those to start.
+        runs: All runs of the sweep.
+        todo: The runs to start.
     """
-    checks = [partial(_check_same, run) for run in runs]
+    checks = [partial(_check_folder, run) for run in runs]
     checks += [partial(_check_dataset, run) for run in todo]
-    said: dict[str, None] = {}
+    found: dict[str, None] = {}
     for check in checks:
         try:
             check()
         except UserError as error:
-            said[str(error)] = None
-    return list(said)
+            found[str(error)] = None
+    return list(found)
 
 
-def _check_dataset(run: Run) -> None:
+def _check_dataset(run: SweepRun) -> None:
     dataset_path(get_task(run.task), Path(run.settings.data_dir), run.settings.dataset)
 
 
-def _check_same(run: Run) -> None:
-    """Refuse a folder of something else, or of a run whose settings compute something else."""
+def _check_folder(run: SweepRun) -> None:
+    """Raise a UserError if the folder has other files, or a run with other settings."""
     path = run.folder / CONFIG_FILE
     if not path.exists():
         ours = not run.folder.exists() or not any(run.folder.iterdir())
         if not ours and not (run.folder / STATUS_FILE).exists():
-            raise UserError(f"{run.folder}: holds files of something else; move them away")
+            raise UserError(f"{run.folder}: contains files of something else; move them")
         return
     try:
         recorded = json_object(path.read_text())["settings"]
         values = {name: recorded[name] for name in FLAGS if name in recorded}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no settings of a run ({error}); move the folder away") from None
+        raise UserError(f"{path}: not a run's record ({error}); move the folder") from None
     for name, value in values.items():
-        free = name in _FREE or FLAGS[name].metadata["group"] == LOGGING
-        if not free and value != getattr(run.settings, name):
+        expected = getattr(run.settings, name)
+        if name not in flags_with("same_numbers") and value != expected:
             raise UserError(
-                f"{run.folder}: was made with --{name} {value}, where the sweep now says "
-                f"{getattr(run.settings, name)}; give the sweep another name, or move the folder"
+                f"{run.folder}: the run there has --{name} {value}, the sweep {expected}; give the "
+                "sweep another name or move the folder"
             )

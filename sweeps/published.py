@@ -1,6 +1,6 @@
-"""The flags of the published runs: published.txt, the one table that says them.
+"""The flags of the published runs, from published.txt.
 
-The shell sweeps (scripts/mujoco.sh and its like) read the same file.
+The shell scripts (scripts/mujoco.sh, ...) read the same file.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def _read() -> tuple[dict[str, list[str]], dict[str, list[str]], dict[str, list[
     return methods, tasks, suites
 
 
-# command-line words by method and by task; tasks by suite, in the table's order
+# flags by method and by task; tasks by suite, in the file's order
 METHOD_FLAGS, TASK_FLAGS, SUITE_TASKS = _read()

@@ -1,11 +1,11 @@
-"""What each run of a sweep is: status.json in its folder.
+"""The status of each run of a sweep: status.json in its folder.
 
     {"sweep": "table1", "task": "hopper-medium-v2", "method": "ODT", "seed": 16,
      "state": "running", "exit_code": null, "attempts": 1, "message": "", "host": "node3",
      "started": "2026-01-31T12:00:00+00:00", "ended": null}
 
-The states are those of run_state.py, and "planned" for a run that waits. The file is replaced as a
-whole, so that a reader never sees half of it.
+The states are those of run/state.py, and "planned" for a run that is waiting. The file is replaced
+atomically.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Status:
 
     Attributes:
         state: One of `STATES`.
-        exit_code: Of the last attempt, 128 + N if signal N ended it; None while there is none.
+        exit_code: Of the last attempt, 128 + N if signal N ended it; None if there is none yet.
         attempts: How often main.py was started.
-        message: Why it ended early; "" where it did not.
-        sweep, task, method, seed: Which run.
+        message: Why the run ended early, otherwise "".
+        sweep, task, method, seed: Identify the run.
         host: Machine of the last attempt.
         started, ended: Times of the last attempt, ISO 8601.
     """
@@ -63,10 +63,10 @@ class Status:
     ended: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Write it to a run's folder.
+        """Write status.json atomically.
 
         Raises:
-            OSError: it cannot be written; the file before it stays.
+            OSError: it cannot be written; the old file is unchanged.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / STATUS_FILE, "w") as file:
@@ -75,9 +75,10 @@ class Status:
 
 
 def read_status(folder: Path) -> Status | None:
-    """The status of a run; None where there is no readable one.
+    """The status of a run; None without a readable status.json.
 
-    Where it says that the run goes on while nobody works on it, the run's own record tells.
+    If the recorded state is "running" but no process is working on the run, the state is taken from
+    the run's own record.
     """
     try:
         content = json_object((folder / STATUS_FILE).read_text())
@@ -87,13 +88,13 @@ def read_status(folder: Path) -> Status | None:
         return None
     if status.state not in STATES:
         return None
-    if status.state == RUNNING and not at_work(folder):
+    if status.state == RUNNING and not in_use(folder):
         status.state, status.message = _end_unseen(folder)
     return status
 
 
 def _end_unseen(folder: Path) -> tuple[str, str]:
-    """How a run ended whose end its sweep did not live to see."""
+    """State and message of a run whose sweep died before the run ended."""
     with contextlib.suppress(OSError, ValueError):
         state, message = run_state(folder, json_object((folder / CONFIG_FILE).read_text()))
         if state in STATES:
@@ -102,29 +103,29 @@ def _end_unseen(folder: Path) -> tuple[str, str]:
 
 
 def state_of_end(folder: Path, code: int) -> str:
-    """What a run is after main.py ended with this exit code."""
+    """The state of a run after main.py exited with this code."""
     if code > 128 and code != EXIT_INTERRUPTED:
-        # a signal that came when all was done changes nothing
+        # the signal may have come after the end of training
         return FINISHED if _end_unseen(folder)[0] == FINISHED else KILLED
     known = {0: FINISHED, EXIT_DIVERGED: DIVERGED, EXIT_STOPPED: STOPPED, EXIT_INTERRUPTED: STOPPED}
     return known.get(code, FAILED)
 
 
 def now() -> str:
-    """The time, to the second."""
+    """The current time in seconds, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def at_work(folder: Path) -> bool:
-    """Whether a process works on a run, or a sweep is about to start one."""
+def in_use(folder: Path) -> bool:
+    """Whether a process is working on a run, or a sweep is about to start one."""
     return is_locked(folder / SWEEP_LOCK_FILE) or is_running(folder)
 
 
 def last_row(folder: Path) -> dict[str, Any]:
-    """The newest row of metrics.jsonl, with the newest evaluation's score; {} without any."""
+    """The last row of metrics.jsonl, with the score of the last evaluation; {} if there is none."""
     try:
         with (folder / METRICS_FILE).open("rb") as file:
-            # rows are some kilobytes; evaluations are in every tenth by default
+            # a row is a few kilobytes, and by default every tenth one has an evaluation
             file.seek(max(0, file.seek(0, 2) - 65536))
             lines = file.read().splitlines()
     except OSError:
