@@ -15,10 +15,8 @@ from run.video import VideoRecorder
 from tasks import Task
 from utils import UserError
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-# environments that run in parallel, and resamples drawn at once
-_PARALLEL, _BLOCK = 32, 100
+# environments that run in parallel
+_PARALLEL = 32
 
 
 def play(
@@ -71,38 +69,17 @@ def _save_video(recorder: VideoRecorder, path: Path) -> None:
         raise UserError(f"--video {path}: cannot be written ({error.strerror})") from None
 
 
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """95% interval of the mean of independent values (n,); None for fewer than two.
-
-    Percentile bootstrap (Efron 1979).
-    """
-    if len(values) < 2:
-        return None
-    rng = np.random.default_rng(0)
-    means = [
-        values[rng.integers(len(values), size=(_BLOCK, len(values)))].mean(axis=1)
-        for _ in range(RESAMPLES // _BLOCK)
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail]).tolist()
-    return low, high
-
-
 def summarise(episodes: Sequence[Episode], task: Task) -> dict[str, Any]:
     """Means over the episodes, and the results of each; spread is None for a single episode."""
     raw = np.array([episode.raw_return for episode in episodes])
     scores = task.normalized_score(raw)
     metrics = evaluation_metrics(list(episodes), task)
-    interval = bootstrap_interval(scores)
-    method = f"{CONFIDENCE:.0%} bootstrap over episodes, {RESAMPLES} resamples"
     return {
         "episodes": len(episodes),
         "return_mean": raw.mean(),
-        "return_std": None if interval is None else raw.std(),
+        "return_std": raw.std() if len(raw) > 1 else None,
         "training_return_mean": metrics["evaluation/return_mean_gm"],
         "normalized_score": scores.mean(),
-        "normalized_score_interval": interval,
-        "interval": None if interval is None else method,
         "length_mean": metrics["evaluation/length_mean_gm"],
         "success_rate": metrics.get("evaluation/success_rate"),
         "env_faults": int(metrics["evaluation/env_faults"]),

@@ -122,7 +122,7 @@ def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool 
     config = _read_json(run_dir / CONFIG_FILE)
     recorded = config.get("settings")
     settings = checked_settings(run_dir / CONFIG_FILE, recorded, extra=("env", "seed"))
-    state = load_best(run_dir, "cpu") if best else load_checkpoint(run_dir, "cpu")
+    state = load_best(run_dir) if best else load_checkpoint(run_dir)
     owner = f"{run_dir}: the checkpoint"
     if state.get("env") != settings.env:
         raise UserError(f"{owner} is of {state.get('env')}, {CONFIG_FILE} of {settings.env}")

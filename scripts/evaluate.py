@@ -5,7 +5,7 @@
 
 FOLDER is an exported policy (scripts/export_policy.py) or a run. Episode i has an environment of
 seed S + i and the policy takes its mean action, so results are reproducible. The interval is a
-percentile bootstrap over episodes (Efron 1979) with 10,000 resamples.
+percentile bootstrap over episodes (Efron 1979), from three episodes on.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+
 from fast_cpu.device_tuning import tune_device
 from get_args import OneLineParser
 from policy_export import open_policy
 from policy_export.playing import play, summarise
+from reporting.intervals import bootstrap, mean_over_runs
 from run.config import plain
 from run.video import check_kind
 from utils import UserError, select_device
@@ -36,9 +39,10 @@ def report(result: dict[str, Any], verbose: bool) -> str:
     """The results as text, with a table of the episodes if `verbose`."""
     count, faults = result["episodes"], result["env_faults"]
     score, returns = f"{result['normalized_score']:.2f}", f"{result['return_mean']:.2f}"
-    if count > 1:
+    if result["normalized_score_interval"] is not None:
         low, high = result["normalized_score_interval"]
         score += f" (95% interval {low:.2f} to {high:.2f})"
+    if count > 1:
         returns += f" ± {result['return_std']:.2f} (standard deviation over episodes)"
     lines = _table(result) if verbose else []
     lines += [
@@ -55,6 +59,12 @@ def report(result: dict[str, Any], verbose: bool) -> str:
             f"faults            {faults} of {count} episodes ended by an environment fault"
         )
     return "\n".join(lines)
+
+
+def _interval(scores: np.ndarray) -> tuple[float, float] | None:
+    """95% interval of the mean over episodes; None for too few of them."""
+    _, low, high = bootstrap([scores], mean_over_runs)
+    return None if np.isnan(low) else (float(low), float(high))
 
 
 def _table(result: dict[str, Any]) -> list[str]:
@@ -125,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     head = {"task": policy.task.name, "seed": args.seed, "rtg": rtg, "context": context}
-    result = plain(head | summarise(episodes, policy.task))
+    result = head | summarise(episodes, policy.task)
+    result["normalized_score_interval"] = _interval(result["per_episode"]["normalized_score"])
+    result = plain(result)
     print(json.dumps(result) if args.json else report(result, args.verbose))
     return 0
 

@@ -100,6 +100,13 @@ def test_intervals_need_three_runs_and_stay_within_the_scores(runs):
             assert scores.min() - 1e-9 <= low < point < high <= scores.max() + 1e-9
 
 
+def test_bootstrap_interval_covers_the_true_mean():
+    samples = np.random.default_rng(1).exponential(1.0, (100, 40))
+    intervals = np.array([bootstrap([sample], mean_over_runs)[1:] for sample in samples])
+    share = np.mean((intervals[:, 0] <= 1.0) & (intervals[:, 1] >= 1.0))
+    assert 0.88 < share < 0.97
+
+
 def test_bootstrap_resamples_runs_within_each_task():
     """Runs of each task agree, tasks do not: nothing is uncertain."""
     assert metric_intervals([np.full(4, 10.0), np.full(4, 90.0)])["Mean"] == (50, 50, 50)
