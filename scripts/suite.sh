@@ -77,7 +77,7 @@ END
 # select_tasks PATTERN,PATTERN...: the tasks of the suite that match a pattern
 select_tasks() {
     local patterns=${1//,/ } pattern name chosen=" " matched
-    [ -n "${patterns// /}" ] || die "--tasks: names no task"
+    [ -n "${patterns// /}" ] || die "--tasks: no task given"
     for pattern in $patterns; do
         matched=0
         for name in $(names_of "$SUITE"); do
@@ -97,7 +97,7 @@ select_methods() {
     local name known
     known=$(names_of method)
     methods=${1//,/ }
-    [ -n "${methods// /}" ] || die "--method: names no method"
+    [ -n "${methods// /}" ] || die "--method: no method given"
     for name in $methods; do
         case " $known " in
         *" $name "*) ;;
@@ -109,7 +109,7 @@ select_methods() {
 select_seeds() {
     local seed
     seeds=${1//,/ }
-    [ -n "${seeds// /}" ] || die "--seeds: names no seed"
+    [ -n "${seeds// /}" ] || die "--seeds: no seed given"
     for seed in $seeds; do
         [[ $seed =~ ^[0-9]{1,10}$ && $((10#$seed)) -le 4294967295 ]] ||
             die "--seeds $seed: invalid seed; use integers from 0 to 4294967295"

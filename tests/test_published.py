@@ -107,7 +107,7 @@ def test_shell_sweep_takes_methods_seeds_tasks_delay_and_flags() -> None:
         (["ODT"], "ODT: unknown option"),
         (["--seeds", "1,x"], "--seeds x"),
         (["--seeds", "4294967296"], "--seeds 4294967296"),
-        (["--seeds", ","], "names no seed"),
+        (["--seeds", ","], "no seed given"),
         (["--seeds"], "needs a value"),
         (["--tasks", "hopper-medium-v2"], "--tasks hopper-medium-v2: no such task"),
         (["--tasks", "maze2d-*,*.py"], "--tasks *.py"),
