@@ -1,8 +1,7 @@
-"""Gymnasium ids of all tasks, and functions that make their environments."""
+"""Gymnasium ids of all tasks, and a task's bare environment."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -12,7 +11,6 @@ from d4rl_envs.tasks import TASKS, D4RLTask
 
 if TYPE_CHECKING:
     from d4rl_envs.base import MujocoEnv
-    from d4rl_envs.vector import EnvVector
 
 # strings, because these modules load MuJoCo
 ENTRY_POINTS = {
@@ -49,26 +47,3 @@ def make(task: D4RLTask, render_mode: str | None = None) -> MujocoEnv:
     """A bare environment, without the time limit and the wrappers of `gymnasium.make`."""
     creator: Any = load_env_creator(ENTRY_POINTS[task.family])
     return creator(**_kwargs(task), render_mode=render_mode)
-
-
-def make_vector(
-    task: D4RLTask,
-    seeds: Sequence[int],
-    render_mode: str | None = None,
-    backend: str = "native",
-    legacy_python: str = "",
-) -> EnvVector:
-    """One environment per seed, for rollouts.
-
-    Args:
-        render_mode: "rgb_array" for environments that render (native backend only).
-        backend: "native", in this process, or "d4rl", the original engine in another process.
-        legacy_python: Interpreter of the original engine, see `legacy.legacy_python`.
-    """
-    if backend == "d4rl":
-        from d4rl_envs.legacy import LegacyEnvVector
-
-        return LegacyEnvVector(task, seeds, legacy_python)
-    from d4rl_envs.vector import EnvVector
-
-    return EnvVector(task, seeds, render_mode)
