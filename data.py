@@ -16,7 +16,7 @@ from delayedreward import delay_rewards
 from offline_data.minari_store import PREFIX, open_minari
 from offline_data.pickle_file import SUFFIXES, open_pickle
 from offline_data.rows import DatasetRows
-from offline_data.split import GYM_FAMILIES, SAME_OBSERVATION, Split, split_file
+from offline_data.split import GYM_FAMILIES, Split, split_file
 from tasks import Task
 from trajectories import TrajectoryDataset
 from utils import UserError
@@ -28,21 +28,31 @@ _TRIVIAL_KEPT = 9
 
 
 def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
-    """Path of the dataset: `file` if given, else `<task>.hdf5` in `data_dir`.
+    """Path of the dataset: `file` if given, else the task's file in `data_dir`.
 
-    "minari:ID" is returned unchanged; only Minari can tell whether that dataset exists.
+    `file` may also be a folder with the task's file. "minari:ID" is returned unchanged; only Minari
+    can tell whether that dataset exists.
 
     Raises:
         UserError: no such file; the message shows the command that gets it.
     """
-    path = Path(file) if file else Path(data_dir) / f"{task.name}.hdf5"
+    path = Path(file or data_dir)
     if path.is_file() or _is_minari(path):
         return path
     command = f"cd data && python {task.script} --only {task.name}"
-    default = Path(__file__).resolve().parent / "data"
-    if not file and Path(data_dir).resolve() != default:
-        command += f" --data_dir {Path(data_dir).resolve()}"
+    if not file or path.is_dir():
+        if path.resolve() != Path(__file__).resolve().parent / "data":
+            command += f" --data_dir {path.resolve()}"
+        path = task_file(path, task)
+        if path.is_file():
+            return path
     raise UserError(f"{path}: no such dataset; get it with: {command}")
+
+
+def task_file(folder: Path, task: Task) -> Path:
+    """The task's file in a folder, by D4RL's name if only that exists, else `<task>.hdf5`."""
+    path, published = folder / f"{task.name}.hdf5", folder / Path(task.url).name
+    return published if published.is_file() and not path.exists() else path
 
 
 def open_any(path: Path, task: Task) -> AbstractContextManager[DatasetRows]:
@@ -89,14 +99,7 @@ def load_dataset(
             raw_returns = split.sums(rewards)
             rewards = task.training_reward(rewards)
             returns = split.sums(rewards)
-
-            kept = np.ones(len(split.ends), dtype=bool)
-            if task.family == "antmaze" and remove_trivial:
-                kept[np.flatnonzero(split.lengths == 1)[_TRIVIAL_KEPT:]] = False
-            order = np.flatnonzero(kept)
-            order = order[np.argsort(returns[order], kind="stable")]
-            order = order[1:] if len(order) > 1 else order
-
+            kept, order = _select(split, returns, task.family == "antmaze" and remove_trivial)
             reader = _SortedReader(file, split, kept, order, spare_rows)
             lengths = split.lengths[order]
             rewards, terminals = reader.column(rewards), reader.column(terminals)
@@ -115,9 +118,53 @@ def load_dataset(
                 state_mean=mean,
                 state_std=std + 1e-6,
                 fingerprint=file.fingerprint() | counts,
+                notices=file.notices(task) + split.notices + _counts(file, task, split, lengths),
             )
     except MemoryError as error:
         raise UserError(f"{path}: too large for this machine's memory ({error})") from None
+
+
+def _select(
+    split: Split, returns: np.ndarray, remove_trivial: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the trajectories to load; adds the others to `split.dropped`.
+
+    Returns:
+        (trajectories,) bool, False for trivial ones, and the indices of those to load, sorted by
+        return.
+    """
+    kept = np.ones(len(split.ends), dtype=bool)
+    if remove_trivial:
+        kept[np.flatnonzero(split.lengths == 1)[_TRIVIAL_KEPT:]] = False
+    order = np.flatnonzero(kept)
+    order = order[np.argsort(returns[order], kind="stable")]
+    split.dropped["in one-step trajectories"] = int((~kept).sum())
+    if len(order) > 1:
+        split.dropped["in the trajectory with the lowest return"] = int(split.lengths[order[0]])
+        order = order[1:]
+    return kept, order
+
+
+def _counts(file: DatasetRows, task: Task, split: Split, lengths: np.ndarray) -> list[str]:
+    """Notices with the number of dropped rows, and of long trajectories among those kept.
+
+    Args:
+        lengths: (M,) of the kept trajectories.
+    """
+    notices = []
+    dropped = [f"{count:,} {place}" for place, count in split.dropped.items() if count]
+    if dropped:
+        count = sum(split.dropped.values())
+        notices.append(f"dropped {count:,} of {file.rows:,} rows: {', '.join(dropped)}")
+    # D4RL's episodes may be one step longer than the horizon
+    longer = int((lengths > task.horizon + 1).sum())
+    if longer:
+        notices.append(
+            f"trajectories longer than the task's horizon of {task.horizon} steps: {longer:,} of "
+            f"{len(lengths):,} (up to {lengths.max():,}); their returns are not comparable with "
+            "the reference scores"
+        )
+    return notices
 
 
 class _SortedReader:
@@ -163,8 +210,9 @@ class _SortedReader:
             self._place(start, block, out)
             moments.add(block[self._counted[start : start + len(block)]])
             self._copy_ends(start - 1, block, final)
-        if "next_observations" in self._file.arrays:
-            self._read_next_observations(out, final)
+        if self._file.need_next:
+            for start, block in self._file.blocks("next_observations"):
+                self._copy_ends(start, block, final)
         return out, final, moments.mean, moments.std
 
     def actions(self) -> np.ndarray:
@@ -193,25 +241,6 @@ class _SortedReader:
         low, high = np.searchsorted(self._ends, (start, start + len(block)))
         rank, ends = self._rank[low:high], self._ends[low:high]
         final[rank[rank >= 0]] = block[ends[rank >= 0] - start]
-
-    def _read_next_observations(self, out: np.ndarray, final: np.ndarray) -> None:
-        """Set `final` if needed; warn if they contradict the next row within an episode."""
-        count, largest = 0, 0.0
-        inner = self._index >= 0
-        inner[self._ends] = False
-        for start, block in self._file.blocks("next_observations"):
-            rows = np.flatnonzero(inner[start : start + len(block)])
-            gap = np.abs(block[rows] - out[self._index[start + rows] + 1]).max(axis=1, initial=0.0)
-            count += int((gap > SAME_OBSERVATION).sum())
-            largest = max(largest, float(gap.max(initial=0.0)))
-            if self._file.need_next:
-                self._copy_ends(start, block, final)
-        if count:
-            logger.warning(
-                "%s: next_observations differ from the observation of the next row in %d rows "
-                "within episodes, by up to %.3g; using the observation of the next row",
-                self._file.path, count, largest,
-            )  # fmt: skip
 
 
 class _Moments:

@@ -5,12 +5,14 @@ Shapes: B sub-trajectories of K steps, left-padded if shorter; N transitions; M 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from d4rl_envs.tasks import D4RLTask
 
 # timesteps with an embedding of their own; later ones share the last
 MAX_TIMESTEPS = 1000
@@ -45,6 +47,8 @@ class TrajectoryDataset:
             the lowest return, which is dropped.
         state_std: (obs_dim,) float64 standard deviation over the same states, plus 1e-6.
         fingerprint: Facts about the file and what was kept of it, as plain JSON values.
+        notices: What the user should know about the data, one line each: what was split or
+            dropped, episodes longer than the horizon.
     """
 
     observations: np.ndarray
@@ -58,6 +62,7 @@ class TrajectoryDataset:
     state_mean: np.ndarray
     state_std: np.ndarray
     fingerprint: dict[str, Any]
+    notices: list[str] = field(default_factory=list)
 
     @property
     def num_transitions(self) -> int:
@@ -68,6 +73,22 @@ class TrajectoryDataset:
     def num_trajectories(self) -> int:
         """M."""
         return len(self.lengths)
+
+    def summary(self, task: D4RLTask) -> str:
+        """One line: size, mean raw return and mean length with their ranges, and mean score."""
+        parts = [
+            f"{name} {_short(values.mean())} ({_short(values.min())} to {_short(values.max())})"
+            for name, values in (("return", self.raw_returns), ("length", self.lengths))
+        ]
+        score = float(task.normalized_score(self.raw_returns.mean()))
+        return (
+            f"{self.num_transitions:,} transitions, {self.num_trajectories:,} trajectories, "
+            f"{', '.join(parts)}, normalised score {score:.1f}"
+        )
+
+
+def _short(number: float) -> str:
+    return f"{number:,.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass

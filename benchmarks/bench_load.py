@@ -38,12 +38,14 @@ def write_dataset(path: Path, task: Task, rows: int, length: int) -> None:
     generator = np.random.default_rng(0)
     ends = generator.random(rows) < 1 / length
     at_limit = generator.random(rows) < 0.5
-    observations = generator.standard_normal((rows, task.obs_dim), np.float32)
+    # steps that are possible in every environment
+    observations = 0.01 * generator.standard_normal((rows, task.obs_dim), np.float32)
     observations[:, 27:] = 0 if task.family == "ant" else observations[:, 27:]
+    rewards = generator.random(rows, np.float32)
     arrays = {
         "observations": observations,
         "actions": generator.uniform(-1, 1, (rows, task.act_dim)).astype(np.float32),
-        "rewards": generator.random(rows, np.float32),
+        "rewards": rewards.round() if "maze" in task.family else rewards,
         "terminals": ends & ~at_limit,
         "timeouts": ends & at_limit,
     }

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data import task_file
 from data_sources.fetch import Unreachable, download
 from data_sources.generate import generate, recipe
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay
@@ -116,7 +117,7 @@ def get_one(task: Task, args: argparse.Namespace) -> None:
     Raises:
         UserError: it cannot be had, or a file of its name exists that is not this dataset.
     """
-    path = args.data_dir / f"{task.name}.hdf5"
+    path = task_file(args.data_dir, task)
     if path.exists():
         try:
             rows = check_file(path, task)

@@ -39,7 +39,10 @@ class D4RLRows(DatasetRows):
             found = ", ".join(sorted(file)[:8]) or "nothing"
             raise UserError(f"{path}: no {', '.join(missing)} in this file (it contains {found})")
         names = [name for name in (*REQUIRED, *_OPTIONAL) if name in file]
-        super().__init__(path, {name: self._array(name) for name in names}, need_next)
+        # as exported by D4RL's qlearning_dataset, without the rows at timeouts
+        exported = "next_observations" in names and "timeouts" not in names
+        arrays = {name: self._array(name) for name in names}
+        super().__init__(path, arrays, need_next or exported)
 
     def _array(self, name: str) -> h5py.Dataset:
         if isinstance(self.file.get(name, getlink=True), h5py.ExternalLink):

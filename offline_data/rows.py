@@ -64,6 +64,17 @@ class DatasetRows:
         self._check_widths(task)
         self._check_origin(task)
 
+    def notices(self, task: Task) -> list[str]:
+        """One line for each text of the file with another environment or version than D4RL's."""
+        version = task.name.rpartition("-")[2]
+        return [
+            f"its {key} is {text}, but evaluation and fine-tuning use D4RL's ({version}); physics "
+            "and rewards may differ"
+            for key, text in self.origin().items()
+            if re.search(r"-v\d+$", text) and key != "dataset"  # which has versions of its own
+            if not text.endswith(f"-{version}") or environment_named(text) is None
+        ]
+
     def _check_widths(self, task: Task) -> None:
         found = (self.arrays["observations"].shape[1], self.arrays["actions"].shape[1])
         if found != (task.obs_dim, task.act_dim):
@@ -121,10 +132,14 @@ class DatasetRows:
         chunk = chunks[0] if chunks else 1
         step = max(1, rows // chunk) * chunk
         for start in range(0, self.rows, step):
-            block = self._finite(name, self.read(name, slice(start, start + step)), start)
-            if name == "actions":
-                self._check_actions(block, start)
-            yield start, block
+            yield start, self.wide(name, start, start + step)
+
+    def wide(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of a wide array: (k, width) finite float32."""
+        block = self._finite(name, self.read(name, slice(start, stop)), start)
+        if name == "actions":
+            self._check_actions(block, start)
+        return block
 
     def gather(self, name: str, rows: np.ndarray) -> np.ndarray:
         """The given rows, in ascending order, of a wide array: (k, width) float32."""

@@ -5,22 +5,25 @@
   episode's end. The last row has none.
 - antmaze: rows with a timeout are dropped, and a trajectory ends where the observation jumps (as in
   Kostrikov et al. 2021, arXiv 2110.06169).
+
+Ends that have no flag are found by `offline_data.breaks` and count as timeouts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from offline_data.breaks import SAME_OBSERVATION, find_breaks
 from offline_data.rows import DatasetRows
 from tasks import Task
 from utils import UserError
 
 # their files have next observations; in the others it is the observation of the next row
 GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant")
-# observations at most this far apart are the same
-SAME_OBSERVATION = 1e-6
+# the other families have dense rewards
+_SPARSE_FAMILIES = ("maze2d", "antmaze")
 
 
 @dataclass
@@ -31,11 +34,15 @@ class Split:
         used: (rows,) bool, rows that belong to a trajectory.
         ends: (trajectories,) row of each trajectory's last transition, ascending.
         lengths: (trajectories,) number of used rows in each.
+        dropped: Number of unused rows by where they are.
+        notices: What was repaired, one line each.
     """
 
     used: np.ndarray
     ends: np.ndarray
     lengths: np.ndarray
+    dropped: dict[str, int] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def starts(self) -> np.ndarray:
@@ -55,13 +62,14 @@ def split_file(file: DatasetRows, task: Task) -> tuple[np.ndarray, np.ndarray, S
         trajectories' last rows), both in file order, and the trajectories.
 
     Raises:
-        UserError: there is no complete trajectory.
+        UserError: the rewards are not the task's, the rows are out of order, or there is no
+            complete trajectory.
     """
     rewards = file.column("rewards")
+    _check_rewards(file, task, rewards)
     terminals = file.flags("terminals")
     if file.ends is not None:
-        used = np.ones(file.rows, dtype=bool)
-        split = Split(used, file.ends, np.diff(file.ends, prepend=-1))
+        split = _split_episodes(file, task, file.ends)
     else:
         split = _split_rows(file, task, terminals)
     if task.family == "antmaze":
@@ -72,27 +80,88 @@ def split_file(file: DatasetRows, task: Task) -> tuple[np.ndarray, np.ndarray, S
     return rewards, terminals, split
 
 
+def _check_rewards(file: DatasetRows, task: Task, rewards: np.ndarray) -> None:
+    """Check that sparse tasks have rewards of 0 and 1, and dense ones have others."""
+    sparse = task.family in _SPARSE_FAMILIES
+    odd = (rewards != 0) & (rewards != 1)
+    if sparse and odd.any():
+        row = int(odd.argmax())
+        raise UserError(
+            f"{file.path}: {task.name} pays rewards of 0 or 1, but row {row} has "
+            f"{rewards[row]:.4g} (range {rewards.min():.4g} to {rewards.max():.4g}); use the "
+            "sparse dataset with raw rewards, they are transformed when it is loaded"
+        )
+    if not sparse and len(rewards) and np.isin(rewards, (-1, 0, 1)).all():
+        raise UserError(
+            f"{file.path}: all rewards are {' or '.join(f'{x:g}' for x in np.unique(rewards))}, "
+            f"but {task.name} pays dense rewards; use the dataset with the environment's rewards"
+        )
+
+
+def _split_episodes(file: DatasetRows, task: Task, ends: np.ndarray) -> Split:
+    """Trajectories that the file lists, split where a row cannot follow."""
+    last = np.zeros(file.rows, dtype=bool)
+    last[ends] = True
+    breaks, notices = find_breaks(file, task, last)
+    ends = np.flatnonzero(last | breaks)
+    return Split(np.ones_like(last), ends, np.diff(ends, prepend=-1), notices=notices)
+
+
 def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
     if "timeouts" in file.arrays:
         timeouts = file.flags("timeouts")
+        breaks, notices = find_breaks(file, task, terminals | timeouts)
+        timeouts = _corrected(timeouts, terminals, breaks, notices)
     else:
-        timeouts = _timeouts_at_horizon(terminals, task.horizon)
-    if task.family == "antmaze":
-        return _split_antmaze(file, terminals, timeouts)
-    last = terminals | timeouts
-    if task.family not in GYM_FAMILIES:
-        last[-1:] = False  # no next row, hence no final observation
-    ends = np.flatnonzero(last)
-    used = np.zeros(file.rows, dtype=bool)
-    used[: ends[-1] + 1 if len(ends) else 0] = True
-    return Split(used, ends, np.diff(ends, prepend=-1))
+        breaks, notices = find_breaks(file, task, terminals)
+        timeouts = breaks & ~terminals
+        at_horizon = _rows_at_horizon(terminals, timeouts, task.horizon)
+        timeouts |= at_horizon
+        if at_horizon.any():
+            notices.append(
+                f"no timeouts array: split after the task's horizon of {task.horizon} steps, "
+                f"{at_horizon.sum():,} times"
+            )
+    if task.family == "antmaze" and not file.need_next:
+        split = _split_antmaze(file, terminals, timeouts)
+    else:
+        last = terminals | timeouts
+        # antmaze keeps an unfinished trajectory; without a next row there is no final observation
+        last[-1:] |= task.family == "antmaze"
+        last[-1:] &= file.need_next
+        ends = np.flatnonzero(last)
+        used = np.zeros(file.rows, dtype=bool)
+        used[: ends[-1] + 1 if len(ends) else 0] = True
+        dropped = {"at the end of the file": int((~used).sum())}
+        split = Split(used, ends, np.diff(ends, prepend=-1), dropped)
+    split.notices += notices
+    return split
 
 
-def _timeouts_at_horizon(terminals: np.ndarray, horizon: int) -> np.ndarray:
-    """(rows,) bool: every `horizon`-th row since the file's start or the last terminal."""
+def _corrected(
+    timeouts: np.ndarray, terminals: np.ndarray, breaks: np.ndarray, notices: list[str]
+) -> np.ndarray:
+    """Timeouts with the unflagged breaks, and without those that are misplaced.
+
+    Timeouts are misplaced if episodes continue after them and end elsewhere without a flag.
+    """
+    unflagged = breaks & ~timeouts & ~terminals
+    doubtful = timeouts & ~terminals & ~breaks
+    doubtful[-1:] = False  # no next row to judge by
+    if 0 < doubtful.sum() <= 2 * unflagged.sum():
+        timeouts = timeouts & ~doubtful
+        notices.append(f"ignored timeouts: {doubtful.sum():,}; the episode continues after them")
+    return timeouts | unflagged
+
+
+def _rows_at_horizon(terminals: np.ndarray, timeouts: np.ndarray, horizon: int) -> np.ndarray:
+    """(rows,) bool: every `horizon`-th row of each episode that is not its end anyway."""
     rows = np.arange(len(terminals))
-    starts = np.where(np.append(True, terminals)[:-1], rows, 0)
-    return (rows - np.maximum.accumulate(starts) + 1) % horizon == 0
+    last = terminals | timeouts
+    starts = np.where(np.append(True, last)[:-1], rows, 0)
+    at_horizon = (rows - np.maximum.accumulate(starts) + 1) % horizon == 0
+    at_horizon[:-1] &= ~timeouts[1:]  # D4RL's episodes may be one row longer
+    return at_horizon & ~last
 
 
 def _split_antmaze(file: DatasetRows, terminals: np.ndarray, timeouts: np.ndarray) -> Split:
@@ -113,4 +182,5 @@ def _split_antmaze(file: DatasetRows, terminals: np.ndarray, timeouts: np.ndarra
     distance = np.linalg.norm(file.gather("observations", rows[jumps + 1]) - expected, axis=1)
     last[jumps[distance > SAME_OBSERVATION]] = True
     ends = np.flatnonzero(last)
-    return Split(used, rows[ends], np.diff(ends, prepend=-1))
+    dropped = {"at timeouts": int(timeouts[:-1].sum()), "at the end of the file": 1}
+    return Split(used, rows[ends], np.diff(ends, prepend=-1), dropped)

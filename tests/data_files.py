@@ -13,18 +13,25 @@ from utils import UserError
 
 
 def random_arrays(task: Task, rows: int, seed: int, ends: float = 0.2) -> dict[str, np.ndarray]:
-    """Arrays of a dataset whose episodes end at random, by terminal or timeout."""
+    """Arrays of a dataset whose episodes end at random, by terminal or timeout.
+
+    Observations barely move within an episode, so that all steps are possible.
+    """
     rng = np.random.default_rng(seed)
+    terminals, timeouts = rng.random(rows) < ends, rng.random(rows) < ends
+    last = terminals | timeouts
+    places = rng.normal(size=(rows + 1, task.obs_dim), scale=0.5)[np.cumsum(last) - last]
     arrays: dict[str, np.ndarray] = {
-        "observations": rng.normal(size=(rows, task.obs_dim)).astype(np.float32),
+        "observations": (places + 0.01 * rng.normal(size=places.shape)).astype(np.float32),
         "actions": rng.uniform(-1, 1, (rows, task.act_dim)).astype(np.float32),
         "rewards": rng.normal(size=rows).astype(np.float32),
-        "terminals": rng.random(rows) < ends,
-        "timeouts": rng.random(rows) < ends,
+        "terminals": terminals,
+        "timeouts": timeouts,
     }
+    if task.family in ("maze2d", "antmaze"):
+        arrays["rewards"] = (arrays["rewards"] > 0).astype(np.float32)
     if task.family in GYM_FAMILIES:
         following = np.roll(arrays["observations"], -1, axis=0)
-        last = arrays["terminals"] | arrays["timeouts"]
         following[last] = rng.normal(size=(last.sum(), task.obs_dim))
         arrays["next_observations"] = following
     return arrays
@@ -55,8 +62,10 @@ def split_by_loop(task: Task, arrays: dict[str, np.ndarray]) -> list[dict[str, n
     steps, taken = 0, []
     for i in range(rows):
         steps += 1
-        timeout = bool(timeouts[i]) if timeouts is not None else steps == task.horizon
-        end = bool(arrays["terminals"][i]) or timeout
+        terminal = bool(arrays["terminals"][i])
+        at_horizon = steps == task.horizon and not terminal
+        timeout = at_horizon if timeouts is None else bool(timeouts[i])
+        end = terminal or timeout
         if end:
             steps = 0
         if not gym and i == rows - 1:

@@ -115,7 +115,7 @@ def hdf5(folder: Path) -> tuple[Path, Read]:
 
 def pickled(folder: Path) -> tuple[Path, Read]:
     """A list of trajectories, like those of the published data scripts."""
-    path, arrays = folder / f"{TASK.name}.pkl", random_arrays(TASK, 60, 0)
+    path, arrays = folder / f"{TASK.name}.pkl", random_arrays(TASK, 60, 0, 0.0)
     parts = [{k: x[i : i + 10] for k, x in arrays.items()} for i in range(0, 60, 10)]
     path.write_bytes(pickle.dumps(parts))
     return path, partial(read_trajectories, path)

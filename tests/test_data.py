@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data import dataset_path, load_dataset
 from offline_data import rows as dataset_rows
-from tasks import get_task
+from tasks import TASKS, get_task
 from tests.conftest import ROOT, SHARED, shared_file
 from tests.data_files import random_arrays, split_by_loop, write
 from utils import UserError
@@ -143,8 +143,8 @@ def test_dtypes_do_not_depend_on_those_of_the_file(tmp_path):
 
 
 def test_rewards_are_delayed_after_sorting(tmp_path):
-    task = get_task("antmaze-umaze-v2")
-    path = write(tmp_path / "antmaze-umaze-v2.hdf5", random_arrays(task, 300, 2, 0.05))
+    task = get_task("pen-human-v1")
+    path = write(tmp_path / "pen-human-v1.hdf5", random_arrays(task, 300, 2, 0.05))
     plain, delayed = load_dataset(path, task), load_dataset(path, task, delayed_reward=5)
     np.testing.assert_array_equal(delayed.observations, plain.observations)
     np.testing.assert_array_equal(delayed.returns, plain.returns)
@@ -176,21 +176,19 @@ def test_equal_returns_keep_file_order(tmp_path):
     np.testing.assert_array_equal(dataset.observations, arrays["observations"][10:40])
 
 
-def test_contradictory_next_observations_cause_a_warning(tmp_path, caplog):
+def test_rounded_next_observations_cause_a_warning(tmp_path, caplog):
     task = get_task("hopper-medium-v2")
     arrays = random_arrays(task, 200, 7, 0.05)
     path = tmp_path / "hopper-medium-v2.hdf5"
-    load_dataset(write(path, arrays), task)
+    want = load_dataset(write(path, arrays), task)
     assert not caplog.records
-    # a row within a trajectory that is not dropped
-    _, loaded = expected_order(task, split_by_loop(task, arrays))
-    longest = max(loaded, key=lambda t: len(t["rewards"]))
-    row = int(np.flatnonzero((arrays["observations"] == longest["observations"][0]).all(1))[0])
-    arrays["next_observations"][row, 2] += 0.5
+    (row, *_) = np.flatnonzero(~(arrays["terminals"] | arrays["timeouts"]))
+    arrays["next_observations"][row, 2] += 1e-4
     with caplog.at_level(logging.WARNING):
-        load_dataset(write(path, arrays), task)
+        got = load_dataset(write(path, arrays), task)
     (record,) = caplog.records
-    assert re.search(r"in 1 rows .* by up to 0\.5", record.getMessage())
+    assert re.search(r"in 1 rows .* by up to 0\.0001", record.getMessage())
+    np.testing.assert_array_equal(got.lengths, want.lengths)
 
 
 def test_fingerprint(tmp_path):
@@ -217,17 +215,27 @@ def test_importing_data_does_not_load_h5py():
 
 def test_dataset_path(tmp_path):
     task = get_task("hopper-medium-v2")
-    with pytest.raises(UserError) as error:
-        dataset_path(task, tmp_path, None)
     command = "cd data && python download_gym_datasets.py --only hopper-medium-v2"
-    assert f"{command} --data_dir {tmp_path}" in str(error.value)
-    with pytest.raises(UserError, match=re.escape(command)) as error:
+    for file in (None, str(tmp_path)):
+        with pytest.raises(UserError) as error:
+            dataset_path(task, tmp_path, file)
+        assert f"{tmp_path}/hopper-medium-v2.hdf5: no such dataset; " in str(error.value)
+        assert str(error.value).endswith(f"{command} --data_dir {tmp_path}")
+    with pytest.raises(UserError, match=f"mine.hdf5: no such dataset; .*{re.escape(command)}$"):
         dataset_path(task, tmp_path, str(tmp_path / "mine.hdf5"))
-    assert "mine.hdf5" in str(error.value)
     (tmp_path / "hopper-medium-v2.hdf5").touch()
-    assert dataset_path(task, tmp_path, None) == tmp_path / "hopper-medium-v2.hdf5"
     (tmp_path / "mine.hdf5").touch()
     assert dataset_path(task, tmp_path, str(tmp_path / "mine.hdf5")).name == "mine.hdf5"
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_dataset_path_accepts_names_of_d4rl_and_folders(tmp_path, task):
+    theirs, ours = tmp_path / task.url.rpartition("/")[2], tmp_path / f"{task.name}.hdf5"
+    theirs.touch()
+    assert dataset_path(task, tmp_path, None) == theirs
+    assert dataset_path(task, tmp_path / "other", str(tmp_path)) == theirs
+    ours.touch()
+    assert dataset_path(task, tmp_path, None) == ours
 
 
 REAL = sorted(path.stem for path in (SHARED / "data").glob("*.hdf5"))

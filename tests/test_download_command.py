@@ -132,9 +132,10 @@ def test_aliases_and_repetitions_are_merged(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_existing_datasets_are_kept(tmp_path, capsys):
+@pytest.mark.parametrize("file", [NAME, NAME.replace("-", "_", 1)])
+def test_existing_datasets_are_kept(tmp_path, capsys, file):
     task = get_task(NAME)
-    path = write(tmp_path / f"{NAME}.hdf5", random_arrays(task, 50, 1))
+    path = write(tmp_path / f"{file}.hdf5", random_arrays(task, 50, 1))
     before = path.read_bytes()
     for source in ("d4rl", "generate"):
         assert run(GYM, "--only", NAME, "--source", source, folder=tmp_path) == 0

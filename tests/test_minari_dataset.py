@@ -124,7 +124,10 @@ def test_dataset_of_another_task_is_refused(minari):
     assert "its dataset is 'walker2d/own-v0'" in fault("walker2d/own-v0", cheetah)
     store(minari, "own/data-v0", walker, parts_of(walker), env="Walker2d-v5")
     assert "its environment is 'Walker2d-v5'" in fault("own/data-v0", cheetah)
-    load_dataset(dataset_path(walker, ROOT, "minari:own/data-v0"), walker)
+    dataset = load_dataset(dataset_path(walker, ROOT, "minari:own/data-v0"), walker)
+    assert dataset.notices[0].startswith(
+        "its environment is Walker2d-v5, but evaluation and fine-tuning use D4RL's (v2); "
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
