@@ -72,7 +72,7 @@ def flag(
         policy: "model" or "acting" if an exported policy stores the setting.
         same_numbers: The results of a run do not depend on it (implied for the group LOGGING).
         per_run: Set per run by a sweep, so a sweep file must not set it.
-        path: A file or folder: a leading ~ is expanded.
+        path: A file or folder: a leading ~ is expanded. Made absolute unless per_run.
     """
     about = {"group": group, "help": text, "within": within, "choices": choices, "short": short,
              "shown_default": shown_default, "fixed": fixed, "policy": policy,
@@ -262,7 +262,7 @@ class Settings:
         within=AT_LEAST_ONE)
 
     save_dir: str = flag("./exp", LOGGING, "parent folder of run folders", per_run=True,
-        path=True)
+        path=True, fixed=True)
     run_dir: str = flag("", LOGGING, "folder of this run; must be new or empty",
         shown_default="SAVE_DIR/ENV/METHOD/seedN/TIME", per_run=True, path=True)
     resume: str = flag("", LOGGING, "folder of an interrupted run: resumes from its last "
@@ -343,6 +343,12 @@ def _to_switch(text: str) -> int:
     return int(_to_bool(text)) if text.lower() in _TRUTH else int(text)
 
 
+def _to_input(text: str) -> str:
+    """An absolute path, so that a run can be resumed from another folder."""
+    named = not text or text.startswith("minari:")
+    return text if named else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+
+
 def _to_choice(choices: Sequence[str]) -> Callable[[str], str]:
     """Accept a choice in any case and return it as written in `choices`."""
     by_lower = {choice.lower(): choice for choice in choices}
@@ -356,7 +362,7 @@ def _value_parser(name: str) -> Callable[[str], Any]:
     if choices == SWITCH:
         return _to_switch
     if FLAGS[name].metadata["path"]:
-        return os.path.expanduser
+        return os.path.expanduser if FLAGS[name].metadata["per_run"] else _to_input
     return _to_choice(choices) if kind is str and choices else kind
 
 

@@ -7,12 +7,13 @@ own thread, so that a slow network does not block training. docs/METRICS.md defi
 
 from __future__ import annotations
 
-import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from get_args import Settings
@@ -22,18 +23,16 @@ from run.wandb_writer import WandbWriter
 from run.writers import InBackground, MetricsFiles, TensorBoardWriter, Writer
 from utils import UserError
 
+_CPU = torch.device("cpu")
 # seconds to wait at the end of a run for pending uploads
 _WANDB_PATIENCE = 150.0
-# metrics on the console: name, label, format
+# metrics on the console, in lines of at most 100 columns: name, label, format
 _CONSOLE = (
-    ("evaluation/return_mean_gm", "return", "{:.2f}"),
     ("evaluation/normalized_score", "score", "{:.2f}"),
     ("evaluation/success_rate", "success", "{:.0%}"),
-    ("aug_traj/return", "collected return", "{:.2f}"),
-    ("training/train_loss_mean", "loss", "{:.4g}"),
-    ("training/critic_MSE_loss", "critic loss", "{:.4g}"),
-    ("training/Q_mean", "Q", "{:.4g}"),
-    ("time/total", "seconds", "{:.0f}"),
+    ("aug_traj/normalized_score", "collected", "{:.1f}"),
+    ("training/train_loss_mean", "loss", "{:.3g}"),
+    ("training/Q_mean", "Q", "{:.3g}"),
 )
 
 
@@ -45,6 +44,7 @@ class Logger:
         settings: The run's settings, written to config.json at once.
         fingerprint: Facts about the offline dataset, for config.json.
         engine: The physics engine and its version, for config.json.
+        device: The device of training, for config.json.
         rows: Rows to keep when a run is resumed; later ones are dropped.
 
     Raises:
@@ -58,10 +58,11 @@ class Logger:
         settings: Settings,
         fingerprint: Mapping[str, Any] | None = None,
         engine: str = "",
+        device: torch.device = _CPU,
         rows: int = 0,
     ) -> None:
         self.run_dir = run_dir
-        config, warnings = make_config(run_dir, settings, fingerprint, engine)
+        config, warnings = make_config(run_dir, settings, fingerprint, engine, device)
         self._files = MetricsFiles(run_dir, rows)
         try:
             write_config(run_dir, config)
@@ -112,24 +113,17 @@ class Logger:
             for key, label, form in _CONSOLE
             if key in numbers
         ]
-        place = f"{phase} {iteration}, {total_transitions_sampled:,} transitions"
+        place = f"{phase} {iteration}, {total_transitions_sampled:,} steps"
         self.info(f"[{place}] " + ", ".join(shown))
 
     def info(self, message: str) -> None:
-        """Print a line."""
-        # a closed terminal or pipe must not end a run
-        with contextlib.suppress(OSError):
-            tqdm.write(message, file=sys.stdout)
-            sys.stdout.flush()
+        """Print a line, above the progress bar."""
+        tqdm.write(message, file=sys.stdout)
+        sys.stdout.flush()
 
     def warning(self, message: str) -> None:
         """Print a warning."""
         self.info(f"warning: {message}")
-
-    def progress(self, total: int, description: str) -> tqdm:
-        """A progress bar with `update` and `close`; silent unless stderr is a terminal."""
-        quiet = not sys.stderr.isatty()
-        return tqdm(total=total, desc=description, disable=quiet, leave=False, dynamic_ncols=True)
 
     def finish(self) -> None:
         """Close TensorBoard and wandb. The local files are complete after every row."""
@@ -146,9 +140,10 @@ class Logger:
     def _open_wandb(self, settings: Settings, method: str, run_id: str) -> WandbWriter:
         writer = WandbWriter(self.run_dir, settings, method, run_id)
         if writer.problem:
+            folder = shlex.quote(str(self.run_dir))
             self.warning(
                 f"wandb: cannot reach the service ({writer.problem}); logging to local files, "
-                f"upload them later with `wandb sync {self.run_dir}/wandb/offline-run-*`"
+                f"upload them later with `wandb sync {folder}/wandb/offline-run-*`"
             )
         elif writer.address:
             self.info(f"wandb: {writer.address}")

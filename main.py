@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import d4rl_envs
 from collecting import JumpStart, schedule_metrics, target_return
@@ -28,30 +27,20 @@ from logger import Logger
 from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
-from run.checkpoint import CheckpointStore, load_checkpoint
+from run.checkpoint import CheckpointStore
 from run.files import VIDEO_FOLDER
-from run.folder import create_run_dir
-from run.resume import read_settings
+from run.folder import create_run_dir, method_name
+from run.progress import Progress, ProgressDisplay, online_budget
+from run.resume import open_run, read_settings
 from run.setting_checks import check_settings, notices
-from run.snapshot import Progress, best_policy_state, checkpoint_state, restore
+from run.snapshot import best_policy_state, checkpoint_state, restore
 from run.state import RunSession
-from run.stopping import (
-    EXIT_DIVERGED,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
-    EXIT_USER_ERROR,
-    Stopped,
-    StopSignal,
-    explain_divergence,
-    next_step,
-)
-from run.training_log import Divergence
+from run.stopping import Stopped, StopSignal, explain, run_program
 from run.video import VideoRecorder
-from run.writers import leave
 from tasks import get_task
 from trainer import Trainer
-from trajectories import Batch
-from utils import UserError, seed_everything, select_device
+from trajectories import Batch, TrajectoryDataset
+from utils import seed_everything, select_device
 
 # evaluation environments have the seeds 0, 1, ..., collection environments 100, 101, ...
 COLLECTION_SEED = 100
@@ -69,15 +58,15 @@ class Experiment:
     """
 
     def __init__(self, settings: Settings, stop: Callable[[], bool] = lambda: False) -> None:
+        resumed = open_run(settings) if settings.resume else None
         self.settings, self.task, self._stop = settings, get_task(settings.env), stop
         self.device = select_device(settings.device, settings.force_device)
         check_device(self.device, settings.precision, bool(settings.compile))
-        self.budget = settings.max_online_transitions or self.task.online_budget
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
         seed_everything(settings.seed)
         self.trainer = Trainer(settings, self.task, self.device)
         self._make_environments()
-        fingerprint = self._load_data(path)
+        data = self._load_data(path)
         # after loading, so that memory freed by it returns to the system
         tune_device(self.device, settings.precision)
         self.on_policy: OnPolicyBuffer | None = None
@@ -86,18 +75,34 @@ class Experiment:
                 self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
             )
         self.jump_start = JumpStart(settings)
-        self.progress = Progress()
+        self.progress = resumed.progress if resumed else Progress()
+        self.display = ProgressDisplay(settings, self.progress)
 
-        self.run_dir = create_run_dir(settings)
-        self.session = RunSession(self.run_dir)
-        state = load_checkpoint(self.run_dir) if settings.resume else None
-        if state is not None:
-            restore(self, state)
+        self.run_dir = Path(settings.resume) if resumed else create_run_dir(settings)
+        self.session = resumed.session if resumed else RunSession(self.run_dir)
+        if resumed:
+            restore(self, resumed.state)
             self.trainer.set_coefficients(*self._coefficients())
-        self.logger = Logger(
-            self.run_dir, settings, fingerprint, self.eval_envs.engine, self.progress.rows
+        score = float(self.task.normalized_score(data.raw_returns.mean()))
+        facts = data.fingerprint | {"mean_normalized_score": score}
+        engine = self.eval_envs.engine
+        self.logger = Logger(self.run_dir, settings, facts, engine, self.device, self.progress.rows)
+        self.checkpoints = CheckpointStore(
+            self.run_dir, settings.keep_checkpoints, resumed.state if resumed else None
         )
-        self.checkpoints = CheckpointStore(self.run_dir, settings.keep_checkpoints, state)
+        self._introduce(data)
+        if resumed:
+            self.logger.info(resumed.start)
+
+    def _introduce(self, data: TrajectoryDataset) -> None:
+        for notice in [*notices(self.settings), *data.notices]:
+            self.logger.info(f"note: {notice}")
+        self.logger.info(f"offline data: {data.summary(self.task)}")
+        actor = sum(p.numel() for p in self.trainer.nets.actor.parameters())
+        self.logger.info(
+            f"{self.task.name} {method_name(self.settings)} on {self.device}, "
+            f"{actor:,} actor parameters, results in {self.run_dir}"
+        )
 
     def _make_environments(self) -> None:
         s = self.settings
@@ -109,23 +114,21 @@ class Experiment:
         self.online_envs = make(range(COLLECTION_SEED, COLLECTION_SEED + s.num_online_rollouts))
         self.video = VideoRecorder(self.eval_envs) if s.video_debug else None
 
-    def _load_data(self, path: Path) -> dict[str, Any]:
-        """Fill the replay buffer with the offline data; returns the data's fingerprint."""
+    def _load_data(self, path: Path) -> TrajectoryDataset:
+        """Fill the replay buffer with the offline data."""
         s = self.settings
-        dataset = load_dataset(
+        data = load_dataset(
             path,
             self.task,
             remove_trivial=bool(s.remove_trivial_trajs),
             delayed_reward=s.delayed_reward,
             spare_rows=self._online_rows(),
         )
-        mean, std = dataset.state_mean, dataset.state_std
         self.rollout_settings = RolloutSettings(
-            self.task, s.eval_context_length, mean, std, s.delayed_reward
+            self.task, s.eval_context_length, data.state_mean, data.state_std, s.delayed_reward
         )
-        self.buffer = ReplayBuffer(dataset, s.replay_size, self.task.rtg_scale, self.device)
-        score = float(self.task.normalized_score(dataset.raw_returns.mean()))
-        return dataset.fingerprint | {"mean_normalized_score": score}
+        self.buffer = ReplayBuffer(data, s.replay_size, self.task.rtg_scale, self.device)
+        return data
 
     def _online_rows(self) -> int:
         """Buffer rows to reserve for collected transitions."""
@@ -133,17 +136,10 @@ class Experiment:
         iteration = s.minimum_sapairs_per_iter + s.num_online_rollouts * horizon
         # twice the buffer's capacity, so that old rows are dropped in large blocks
         capacity = 2 * s.replay_size * horizon
-        return min(self.budget, capacity, s.max_online_iters * iteration) + iteration
+        return min(online_budget(s), capacity, s.max_online_iters * iteration) + iteration
 
     def run(self) -> None:
         """Pretrain, then fine-tune."""
-        for notice in notices(self.settings):
-            self.logger.info(f"note: {notice}")
-        actor = sum(p.numel() for p in self.trainer.nets.actor.parameters())
-        self.logger.info(
-            f"{self.task.name} on {self.device}: {self.buffer.num_offline_transitions:,} offline "
-            f"transitions, {actor:,} actor parameters, results in {self.run_dir}"
-        )
         try:
             with self.session:
                 self.pretrain()
@@ -152,32 +148,29 @@ class Experiment:
             self.logger.finish()
             self.eval_envs.close()
             self.online_envs.close()
-        self.logger.info(f"Finished. Results are in {self.run_dir}")
 
     def pretrain(self) -> None:
         """Supervised learning on all offline trajectories; the critic is trained too."""
-        s, done = self.settings, self.progress.iterations
+        s = self.settings
         sample = partial(self.buffer.sample, s.batch_size, s.K, offline=True)
-        while done["pretrain"] < s.max_pretrain_iters:
+        while left := self.progress.iterations_left(s)["pretrain"]:
             self._start_phase("pretrain")
             metrics = self._train(sample, s.num_updates_per_pretrain_iter)
             metrics |= self.evaluate()
-            self._finish_iteration(metrics, last=done["pretrain"] + 1 >= s.max_pretrain_iters)
+            self._finish_iteration(metrics, last=left == 1)
 
     def finetune(self) -> None:
         """Collect episodes and train on the replay buffer, until the iterations or budget end."""
         s, progress = self.settings, self.progress
         sample = partial(self.buffer.sample, s.batch_size, s.K)
-        while progress.iterations["online"] < s.max_online_iters and (
-            progress.collected or progress.transitions < self.budget
-        ):
+        while progress.iterations_left(s)["online"]:
             self._start_phase("online")
             # an iteration that was stopped during training has already collected
             progress.collected = progress.collected or self.collect()
             metrics = self._train(sample, s.num_updates_per_online_iter, self.on_policy)
             metrics |= progress.collected
             iteration = progress.iteration + 1
-            last = iteration >= s.max_online_iters or progress.transitions >= self.budget
+            last = iteration >= s.max_online_iters or progress.transitions >= online_budget(s)
             if last or iteration % s.eval_interval == 0:
                 metrics |= self.evaluate()
             progress.collected = {}
@@ -210,8 +203,10 @@ class Experiment:
         """Run the evaluation episodes with mean actions; returns their metrics."""
         start, target = time.perf_counter(), self.settings.eval_rtg
         actor = self.trainer.nets.actor.eval()
-        record = self.video.after_step if self.video else lambda: None
-        episodes = rollout(actor, self.eval_envs, self.rollout_settings, target, after_step=record)
+        record: Callable[[], object] = self.video.after_step if self.video else lambda: None
+        with self.display.evaluation(self.task.horizon) as show:
+            acting, both = self.rollout_settings, lambda: (show(), record())
+            episodes = rollout(actor, self.eval_envs, acting, target, after_step=both)
         if self.video:
             self._save_video(self.video)
         metrics = evaluation_metrics(episodes, self.task)
@@ -246,8 +241,8 @@ class Experiment:
         self, sample: Callable[[], Batch], updates: int, on_policy: OnPolicyBuffer | None = None
     ) -> dict[str, float]:
         """Train for one iteration; returns its metrics."""
-        with self.logger.progress(updates, self.progress.place) as bar:
-            metrics = self.trainer.run_iteration(sample, updates, bar.update, on_policy, self._stop)
+        with self.display.training(updates) as show:
+            metrics = self.trainer.run_iteration(sample, updates, show, on_policy, self._stop)
         if metrics is None:
             self.checkpoints.save(checkpoint_state(self), self.buffer.collected)
             raise Stopped
@@ -272,30 +267,31 @@ class Experiment:
             raise Stopped
 
 
-def main(argv: Sequence[str] | None = None, recurrent: bool = False) -> int:
-    """Run the command line, optionally with recurrent critics; returns the exit code."""
+def main(
+    argv: Sequence[str] | None = None, recurrent: bool = False, stop: StopSignal | None = None
+) -> int:
+    """Run the command line; returns the exit code.
+
+    Args:
+        argv: The command line; None for the program's own.
+        recurrent: Whether the critics are recurrent.
+        stop: Whether the run should stop early.
+    """
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
-    stop = StopSignal()
-    experiment: Experiment | None = None
+    stop, experiment = stop or StopSignal(), None
     try:
         settings = read_settings(argv, recurrent)
         check_settings(settings)
-        with stop.installed():
-            experiment = Experiment(settings, stop)
-            experiment.run()
-        return 0
-    except UserError as error:
-        message, code = f"error: {error}", EXIT_USER_ERROR
-    except Divergence as error:
-        assert experiment is not None  # which raised it
-        message, code = f"error: {explain_divergence(error, experiment)}", EXIT_DIVERGED
-    except Stopped:
-        message, code = f"Stopped. {next_step(experiment, recurrent)}", EXIT_STOPPED
-    except KeyboardInterrupt:
-        message, code = f"Interrupted. {next_step(experiment, recurrent)}", EXIT_INTERRUPTED
-    sys.stderr.write(f"{message}\n")
+        experiment = Experiment(settings, stop)
+        experiment.run()
+        message, code = f"Finished. Results are in {experiment.run_dir}", 0
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = explain(error, experiment, recurrent)
+    # a signal must not change the exit code any more
+    stop.ignore()
+    (sys.stderr if code else sys.stdout).write(f"{message}\n")
     return code
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_program(main)

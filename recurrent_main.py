@@ -1,7 +1,9 @@
 """`main.py` with recurrent critics: `--arch RNN` or `--arch LSTM`."""
 
+from functools import partial
+
 from main import main
-from run.writers import leave
+from run.stopping import run_program
 
 if __name__ == "__main__":
-    leave(main(recurrent=True))
+    run_program(partial(main, recurrent=True))

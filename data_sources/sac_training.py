@@ -66,7 +66,7 @@ class SacTraining:
         state, stored_steps = None, 0
         if (folder / STATE_FILE).exists():
             with _reading(folder):
-                state = read_file(folder / STATE_FILE, "cpu")
+                state = read_file(folder / STATE_FILE)
                 stored_steps = int(state["history"][-1][0])
         # the last episode may exceed the maximum
         rows = max(max_steps, stored_steps) + task.horizon + 1

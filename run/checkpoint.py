@@ -57,8 +57,8 @@ def _number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
-def load_checkpoint(run_dir: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The newest intact state of a run, with the collected trajectories it needs.
+def load_checkpoint(run_dir: Path) -> dict[str, Any]:
+    """The newest intact state of a run, on the CPU, with the collected trajectories it needs.
 
     Warns of damaged ones that are newer.
 
@@ -71,7 +71,7 @@ def load_checkpoint(run_dir: Path, device: torch.device | str = "cpu") -> dict[s
     problems = []
     for path in state_files(run_dir):
         try:
-            state = _read_state(path, device)
+            state = _read_state(path)
             state["collected"] = _read_rows(path, state.get("buffer"))
             state["number"] = _number(path)
         except UserError as error:
@@ -86,17 +86,17 @@ def load_checkpoint(run_dir: Path, device: torch.device | str = "cpu") -> dict[s
     raise UserError(problems[0] + earlier)
 
 
-def load_best(run_dir: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_best(run_dir: Path) -> dict[str, Any]:
     """The policy of a run's best evaluation, as passed to `CheckpointStore.save_best`.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    return _read_state(run_dir / CHECKPOINT_FOLDER / BEST_FILE, device)
+    return _read_state(run_dir / CHECKPOINT_FOLDER / BEST_FILE)
 
 
-def _read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
-    state = read_file(path, device)
+def _read_state(path: Path) -> dict[str, Any]:
+    state = read_file(path)
     if state.get("format") != FORMAT:
         raise UserError(
             f"{path}: a checkpoint of format {state.get('format')}, but this version reads format "
@@ -283,8 +283,10 @@ def write_verified(path: Path, state: dict[str, Any]) -> None:
             raise OSError(f"{path.name} reads back differently")
 
 
-def read_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     """Read what `write_verified` wrote, after verifying its checksum; executes nothing in it.
+
+    Tensors are on the CPU.
 
     Raises:
         UserError: the file is missing, unreadable, damaged or of another kind.
@@ -293,7 +295,7 @@ def read_file(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise UserError(f"{path}: there is no such file")
     try:
         _verify(path)
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, pickle.UnpicklingError) as error:

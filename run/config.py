@@ -6,10 +6,12 @@ it ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import platform
+import re
 import secrets
 import shlex
 import subprocess
@@ -19,6 +21,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from get_args import FLAGS, Settings
 from run.files import CONFIG_FILE
@@ -80,7 +84,11 @@ def plain(value: Any) -> Any:
 
 
 def make_config(
-    run_dir: Path, settings: Settings, fingerprint: Mapping[str, Any] | None, engine: str
+    run_dir: Path,
+    settings: Settings,
+    fingerprint: Mapping[str, Any] | None,
+    engine: str,
+    device: torch.device,
 ) -> tuple[dict[str, Any], list[str]]:
     """The config.json of a new run, or that of a resumed run with this session added.
 
@@ -91,6 +99,7 @@ def make_config(
         settings: Settings of this session.
         fingerprint: Facts about the offline dataset.
         engine: The physics engine and its version.
+        device: The device of training.
 
     Returns:
         The new content, and warnings about what differs from earlier sessions.
@@ -102,9 +111,9 @@ def make_config(
     recorded = {name: getattr(settings, name) for name in FLAGS}
     del recorded["run_dir"], recorded["resume"]
     about = {"settings": recorded, "method": method_name(settings), "recurrent": settings.recurrent}
-    session = _session() | {"engine": engine, "fingerprint": plain(fingerprint)}
+    session = _session(device) | {"engine": engine, "fingerprint": plain(fingerprint)}
     if not path.exists():
-        return {**about, **session, "wandb_id": secrets.token_hex(8)}, []
+        return {**about, **session, **_wandb_identity(run_dir, {})}, []
     try:
         config = json_object(path.read_text())
         warnings = list(_differences(config, session))
@@ -115,30 +124,66 @@ def make_config(
             if before.get(name) != value
         }
         config.setdefault("resumed", []).append(session)
-        config.setdefault("wandb_id", secrets.token_hex(8))
+        about |= _wandb_identity(run_dir, config)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: not the config of a run ({error}); restore the file") from None
     return config | about, warnings
 
 
-def _session() -> dict[str, Any]:
+def _session(device: torch.device) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpu": _gpu(device),
         "packages": package_versions(),
         "git": git_state(),
     }
+
+
+def _gpu(device: torch.device) -> dict[str, str | None] | None:
+    """Name, driver and CUDA version of the GPU; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    driver = None
+    with contextlib.suppress(OSError):
+        found = re.search(r"\d+\.[\d.]+", Path("/proc/driver/nvidia/version").read_text())
+        driver = found[0] if found else None
+    name = torch.cuda.get_device_name(device)
+    return {"name": name, "driver": driver, "cuda": torch.version.cuda}
+
+
+def _wandb_identity(run_dir: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The id of the run in wandb, and the folder that it belongs to.
+
+    An agent of a wandb sweep sets the id. A copy of a run's folder gets an id of its own, unless
+    the original is gone.
+    """
+    here, origin = str(run_dir.resolve()), config.get("wandb_folder")
+    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    copied = origin not in (None, here) and (Path(origin) / CONFIG_FILE).exists()
+    ours = None if copied else config.get("wandb_id")
+    return {"wandb_id": given or ours or secrets.token_hex(8), "wandb_folder": here}
 
 
 def _differences(config: dict[str, Any], session: dict[str, Any]) -> Iterator[str]:
     recorded, ours = config.get("fingerprint") or {}, session["fingerprint"] or {}
     if any(recorded.get(name) != value for name, value in ours.items()):
         yield "the offline dataset is not the one this run was started with"
-    engine = last_session(config).get("engine")
-    if engine not in (None, session["engine"]):
-        yield f"this run used {engine} so far and now uses {session['engine']}; results may differ"
+    last = last_session(config)
+    pairs = (last.get("engine"), session["engine"]), (_hardware(last), _hardware(session))
+    for before, now in pairs:
+        if before not in (None, now):
+            yield f"this run used {before} so far and now uses {now}; results may differ"
+
+
+def _hardware(session: Mapping[str, Any]) -> str | None:
+    """What computes, as far as rounding depends on it; None if it was not recorded."""
+    if session.get("gpu"):
+        return str(session["gpu"]["name"])
+    return f"{session['threads']} CPU threads" if "threads" in session else None
 
 
 def last_session(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from get_args import Settings
-from run.files import CONFIG_FILE, SWEEP_FILES
+from run.files import SWEEP_FILES
 from utils import UserError
 
 
@@ -29,18 +29,13 @@ def method_name(settings: Settings) -> str:
 
 
 def create_run_dir(settings: Settings, now: datetime | None = None) -> Path:
-    """Create the folder of a run, or find that of a run to resume.
+    """Create the folder of a new run: --run_dir, else one in --save_dir.
 
-    The folder is --run_dir, else save_dir/ENV/METHOD[-EXP_NAME][SUFFIX]/seedN/TIME.
+    The default is save_dir/ENV/METHOD[-EXP_NAME][SUFFIX]/seedN/TIME.
 
     Raises:
-        UserError: the folder is not empty or not writable, or holds no run to resume.
+        UserError: the folder is not empty or not writable.
     """
-    if settings.resume:
-        run_dir = Path(settings.resume)
-        if not (run_dir / CONFIG_FILE).is_file():
-            raise UserError(f"--resume {run_dir}: no {CONFIG_FILE}; pass the folder of a run")
-        return run_dir
     flag, chosen = ("run_dir" if settings.run_dir else "save_dir"), settings.run_dir
     try:
         run_dir = _use_folder(Path(chosen)) if chosen else _new_folder(settings, now)

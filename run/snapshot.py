@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,52 +14,10 @@ from get_args import Settings
 from replay_buffer import ReplayBuffer
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.checkpoint import check_shapes, rng_state, set_rng_state
-from run.files import CONFIG_FILE
-from utils import UserError
+from run.progress import Progress
 
 if TYPE_CHECKING:
     from d4rl_envs.vector import EnvVector
-
-
-@dataclass
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        phase: "pretrain" or "online"; "" before the first iteration.
-        iterations: Finished iterations of each phase.
-        transitions: Environment steps collected online.
-        collected: Metrics of the episodes collected in the current online iteration, else empty.
-        best_score: Best normalised score of an evaluation.
-        started: Start of training by `time.perf_counter`, minus the time of earlier sessions.
-    """
-
-    phase: str = ""
-    iterations: dict[str, int] = field(default_factory=lambda: {"pretrain": 0, "online": 0})
-    transitions: int = 0
-    collected: dict[str, float] = field(default_factory=dict)
-    best_score: float = -math.inf
-    started: float = field(default_factory=time.perf_counter)
-
-    @property
-    def iteration(self) -> int:
-        """Finished iterations of the current phase."""
-        return self.iterations[self.phase]
-
-    @property
-    def place(self) -> str:
-        """The current phase and iteration, such as "online 3"."""
-        return f"{self.phase} {self.iteration + 1}"
-
-    @property
-    def rows(self) -> int:
-        """Logged rows: one per finished iteration."""
-        return sum(self.iterations.values())
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start of training, without interruptions."""
-        return time.perf_counter() - self.started
 
 
 class Parts(Protocol):
@@ -130,23 +86,15 @@ def restore(run: Parts, state: dict[str, Any]) -> None:
 
     Args:
         run: Built with the settings of the checkpoint's run.
-        state: From `load_checkpoint`, on the CPU.
+        state: From `load_checkpoint`. The run's progress is restored already.
 
     Raises:
-        UserError: the checkpoint is of another kind of run.
+        UserError: the weights have other shapes.
     """
-    for name in ("env", "rl_algo", "recurrent"):
-        theirs, ours = state.get(name), getattr(run.settings, name)
-        if theirs != ours:
-            raise UserError(f"--resume: the checkpoint has {name} {theirs}, {CONFIG_FILE} {ours}")
     for name in ("actor", "critic"):
         owner = f"--resume: the checkpoint's {name}"
         check_shapes(getattr(run.trainer.nets, name), state["trainer"][name], owner)
-    progress = run.progress
-    progress.phase, progress.iterations = state["phase"], state["iterations"]
-    progress.transitions, progress.collected = state["transitions"], state["collected_metrics"]
-    progress.best_score = state["best_score"]
-    progress.started -= state["seconds"]
+    run.progress.started = time.perf_counter() - state["seconds"]
     run.trainer.load_state_dict(state["trainer"])
     run.buffer.load_state_dict(state["buffer"], state["collected"])
     actor = run.trainer.nets.actor

@@ -7,6 +7,7 @@ however the program ends. A program that ends by itself writes the time and outc
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ FAILED = "failed"
 RUNNING = "running"
 # the program ended without writing an outcome: kill -9, a crash of the machine, a full disk
 KILLED = "killed"
-# written by a version without a lock: it may still be running
+# there is no lock, or it cannot be probed: the run may still be running
 UNFINISHED = "unfinished"
 
 # seconds to wait for the lock: `is_locked` holds it for a moment
@@ -56,7 +57,8 @@ class RunSession:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._lock = FileLock(run_dir / LOCK_FILE)
+        # a soft lock would remain after a crash and block the run for ever
+        self._lock = FileLock(run_dir / LOCK_FILE, fallback_to_soft=False)
         try:
             self._lock.acquire(timeout=_PATIENCE)
         except Timeout:
@@ -65,7 +67,10 @@ class RunSession:
             ) from None
         except OSError as error:
             # some file systems do not support locks
-            logger.warning("%s: cannot lock (%s)", run_dir / LOCK_FILE, error.strerror or error)
+            logger.warning(
+                "%s: cannot lock (%s); make sure that no other program works on this run",
+                run_dir / LOCK_FILE, error.strerror or error,
+            )  # fmt: skip
 
     def __enter__(self) -> RunSession:
         return self
@@ -96,16 +101,25 @@ def is_running(run_dir: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a program holds the lock of a file."""
-    if not path.is_file():
-        return False
+    """Whether a program is known to hold the lock of a file."""
+    return _probe(path) is True
+
+
+def _probe(path: Path) -> bool | None:
+    """Whether a program holds the lock of a file; needs only permission to read it.
+
+    None without that permission, or on a file system without locks.
+    """
     try:
-        with FileLock(path, blocking=False):
-            return False
-    except Timeout:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
     except OSError:
-        return False
+        return None
 
 
 def run_state(run_dir: Path, config: Mapping[str, Any]) -> tuple[str, str]:
@@ -118,9 +132,11 @@ def run_state(run_dir: Path, config: Mapping[str, Any]) -> tuple[str, str]:
     Returns:
         One of the states at the top of this file, and the error that ended the run ("" if none).
     """
-    if is_running(run_dir):
+    running = _probe(run_dir / LOCK_FILE)
+    if running:
         return RUNNING, ""
     session = last_session(dict(config))
     if "outcome" in session:
         return str(session["outcome"]), str(session.get("error", ""))
-    return (KILLED if (run_dir / LOCK_FILE).exists() else UNFINISHED), ""
+    locks = running is False and (run_dir / LOCK_FILE).exists()
+    return (KILLED if locks else UNFINISHED), ""

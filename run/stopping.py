@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import shlex
+import contextlib
+import os
+import re
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from run.checkpoint import state_files
 from run.files import DIVERGENCE_FILE
 from run.state import STOPPED
 from run.training_log import Divergence
+from run.writers import leave
+from utils import UserError, make_output_lasting, shell_command
 
 if TYPE_CHECKING:
     from run.snapshot import Parts
 
+# an error that the user can fix, including too little memory: trying again would fail again
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3
-# stopped by SIGTERM or SIGINT, with a checkpoint to resume from
+# stopped by a signal, with a checkpoint to resume from
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
 
+# SIGTERM and SIGHUP end a job or its terminal; schedulers announce a time limit with the others
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+# a launcher and the scheduler may both deliver the same request within this time, in seconds
+_ONE_REQUEST = 5.0
 # the learning rate suggested after a divergence is lower by this factor
 _LOWER_RATE = 3.0
+_OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot) allocate memory|ALLOC_FAILED", re.I)
 
 
 class Stopped(Exception):
@@ -37,46 +46,111 @@ class Stopped(Exception):
     outcome = STOPPED
 
 
-class StopSignal:
-    """Notes SIGTERM and SIGINT, so that a run can stop between updates.
+class Complete(Exception):
+    """The run to resume has nothing left to do; the text says which flag gives more."""
 
-    A second signal raises KeyboardInterrupt.
+
+class StopSignal:
+    """Notes signals that end a run, so that it can stop between updates.
+
+    A second Ctrl-C, or any signal some seconds after the first, raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._since, self._ctrl_c = 0.0, 0
+        self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
         return self.requested
 
-    @contextmanager
+    def install(self) -> None:
+        """Handle the signals, except a SIGHUP that nohup ignores.
+
+        Does nothing outside a program's main thread.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._before = {kind: signal.getsignal(kind) for kind in _SIGNALS}
+            if self._before[signal.SIGHUP] == signal.SIG_IGN:
+                del self._before[signal.SIGHUP]
+            self._handle(self._note)
+
+    def ignore(self) -> None:
+        """Ignore the signals, if they are handled: the program is about to exit with its code."""
+        self._handle(signal.SIG_IGN)
+
+    @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle both signals; does nothing outside a program's main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        kinds = (signal.SIGTERM, signal.SIGINT)
-        before = {kind: signal.signal(kind, self._note) for kind in kinds}
+        """Handle the signals within a context."""
+        self.install()
         try:
             yield
         finally:
-            for kind, handler in before.items():
+            for kind, handler in self._before.items():
                 signal.signal(kind, handler)
 
+    def _handle(self, handler: Any) -> None:
+        for kind in self._before:
+            signal.signal(kind, handler)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        self._ctrl_c += number == signal.SIGINT
+        if not self.requested:
+            self.requested, self._since = True, time.monotonic()
+            line = "Stopping after this update (Ctrl-C again to quit immediately).\n"
+            # not by sys.stderr, which the signal may have interrupted
+            with contextlib.suppress(OSError):
+                os.write(2, ("\n" * os.isatty(2) + line).encode())
+            return
+        late = time.monotonic() - self._since > _ONE_REQUEST
+        # the system repeats SIGXCPU every second
+        again = number == signal.SIGINT and self._ctrl_c > 1
+        if again or (late and number != signal.SIGXCPU):
             raise KeyboardInterrupt
-        self.requested = True
-        sys.stderr.write("Stopping after this update (Ctrl-C again to quit immediately).\n")
 
 
-def next_step(run: Parts | None, recurrent: bool) -> str:
-    """How to continue a run that was stopped, in one sentence.
+def run_program(main: Callable[..., int]) -> NoReturn:
+    """Run `main(stop=...)` as this process: handle signals and output, exit with its code."""
+    make_output_lasting()
+    stop = StopSignal()
+    stop.install()
+    try:
+        code = main(stop=stop)
+    except SystemExit as ended:  # argparse
+        code = int(ended.code or 0)
+    stop.ignore()
+    leave(code)
+
+
+def explain(error: BaseException, run: Parts | None, recurrent: bool) -> tuple[str, int]:
+    """What to print about the end of a run, and the exit code.
 
     Args:
+        error: What ended it.
         run: The run; None if it had not started.
         recurrent: Whether the critics are recurrent.
+
+    Raises:
+        BaseException: the error itself, if it is none of those that a user can expect.
     """
+    if isinstance(error, Complete):
+        return str(error), 0
+    if isinstance(error, UserError):
+        return f"error: {error}", EXIT_USER_ERROR
+    if isinstance(error, Stopped):
+        return f"Stopped. {_next_step(run, recurrent)}", EXIT_STOPPED
+    if isinstance(error, KeyboardInterrupt):
+        return f"Interrupted. {_next_step(run, recurrent)}", EXIT_INTERRUPTED
+    if isinstance(error, Divergence) and run is not None:
+        return f"error: {_explain_divergence(error, run)}", EXIT_DIVERGED
+    full = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+    if full or isinstance(error, MemoryError):
+        return f"error: out of memory{_explain_memory(error, run)}", EXIT_USER_ERROR
+    raise error
+
+
+def _next_step(run: Parts | None, recurrent: bool) -> str:
+    """How to continue a run that was stopped, in one sentence."""
     if run is None:
         return "Nothing was trained yet; run the same command again."
     if not state_files(run.run_dir):
@@ -84,7 +158,7 @@ def next_step(run: Parts | None, recurrent: bool) -> str:
     return f"Resume with: {_resume_command(run.run_dir, recurrent)}"
 
 
-def explain_divergence(error: Divergence, run: Parts) -> str:
+def _explain_divergence(error: Divergence, run: Parts) -> str:
     """Report the error in the run's folder; returns one line on what broke and what to do."""
     error.write_report(run.run_dir)
     flag = error.flag_to_try
@@ -95,11 +169,26 @@ def explain_divergence(error: Divergence, run: Parts) -> str:
         command = _resume_command(run.run_dir, run.settings.recurrent, *lower)
         advice = f"resume from the last checkpoint with a lower --{flag}: {command}"
     return (
-        f"training diverged in {run.progress.phase} iteration {run.progress.iteration + 1}: "
-        f"{error} not finite; {run.run_dir / DIVERGENCE_FILE} describes the batch; {advice}"
+        f"training diverged in {run.progress.place}: {error} not finite; "
+        f"{run.run_dir / DIVERGENCE_FILE} describes the batch; {advice}"
     )
+
+
+def _explain_memory(error: BaseException, run: Parts | None) -> str:
+    """Where memory ran out, for how much, and what to do."""
+    size = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    amount = f" (tried to allocate {size[1]})" if size else ""
+    if run is None:
+        return f"{amount}; use a smaller --batch_size, --embed_dim or --K"
+    s, place = run.settings, f" on {run.device} in {run.progress.place}"
+    advice = f"use a smaller --batch_size ({s.batch_size}), --embed_dim ({s.embed_dim}) or "
+    advice += f"--K ({s.K})"
+    if state_files(run.run_dir):
+        smaller = ("--batch_size", str(max(1, s.batch_size // 2)))
+        advice += f"; resume with: {_resume_command(run.run_dir, s.recurrent, *smaller)}"
+    return f"{place}{amount}; {advice}"
 
 
 def _resume_command(run_dir: Path, recurrent: bool, *flags: str) -> str:
     script = "recurrent_main.py" if recurrent else "main.py"
-    return shlex.join(["python", script, "--resume", str(run_dir), *flags])
+    return shell_command(script, "--resume", str(run_dir), *flags)

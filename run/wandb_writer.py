@@ -7,7 +7,6 @@ id stored in its config.json. See docs/WANDB.md.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,6 @@ class WandbWriter:
         )
         # before init, which otherwise prompts for an account in a terminal
         wandb.setup(quiet)
-        # an agent of a wandb sweep sets the id itself
-        given_id = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
         about: dict[str, Any] = {
             "mode": settings.wandb_mode,
             "entity": settings.wandb_entity or None,
@@ -62,7 +59,7 @@ class WandbWriter:
             "group": f"{settings.env}-{method}",
             "job_type": "finetune" if settings.max_online_iters else "pretrain",
             "tags": tags(settings, method),
-            "id": given_id or run_id,
+            "id": run_id,
             "resume": "allow",
             "config": config_of(settings, method),
             "settings": quiet,

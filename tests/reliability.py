@@ -26,9 +26,10 @@ from pathlib import Path
 import torch
 
 from get_args import parse_args
-from main import EXIT_STOPPED, Experiment
+from main import Experiment
 from run.checkpoint import load_checkpoint, read_file, state_files
 from run.files import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE
+from run.stopping import EXIT_STOPPED
 from tasks import get_task
 from tests.conftest import ROOT
 from tests.data_files import random_arrays, write
@@ -277,8 +278,9 @@ datasets, valid settings for `config.json`. `python -m tests.fuzz_readers` runs 
   `--keep_checkpoints` are kept, along with the policy of the best evaluation.
 - **Resuming.** `--resume` continues from the newest intact checkpoint. On one machine, metrics and
   weights are identical to those of an uninterrupted run, wherever the interruption happened.
-- **Signals.** On SIGTERM or SIGINT, a run finishes the current update, writes a checkpoint, prints
-  the command to resume and exits with code 75. A second signal ends it immediately.
+- **Signals.** On SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU, a run finishes the current update,
+  writes a checkpoint, prints the command to resume and exits with code 75. A second Ctrl-C, or
+  another signal more than 5 seconds later, ends it immediately.
 - **Cost.** A checkpoint does not contain the offline data, and each collected trajectory is written
   only once, so the cost of a checkpoint grows with neither.
 - **Divergence.** A loss that is NaN or infinite ends the run with exit code 3 and an error that

@@ -5,7 +5,8 @@ import shlex
 import numpy as np
 import pytest
 
-from main import EXIT_INTERRUPTED, main
+from main import main
+from run.stopping import EXIT_INTERRUPTED
 from tests.documented_metrics import documented_metrics
 from tests.tiny_runs import interrupted_run, metrics_of, run, same_weights
 

@@ -1,5 +1,6 @@
 """Checkpoint files, resuming from them, and stops and faults during a run."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -16,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from build_networks import load_moments
-from main import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED, Experiment, main
+from main import Experiment, main
 from run import checkpoint as checkpoint_module
+from run import stopping
 from run.checkpoint import (
     SEAL_SIZE,
     load_checkpoint,
@@ -30,7 +32,7 @@ from run.checkpoint import (
 from run.files import BEST_FILE, CHECKPOINT_FOLDER, LOCK_FILE
 from run.resume import read_settings
 from run.state import STOPPED, run_state
-from run.stopping import StopSignal
+from run.stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED, StopSignal
 from run.training_log import RunningMeans
 from tests.conftest import ROOT
 from tests.tiny_runs import (
@@ -223,35 +225,95 @@ def test_flags_of_a_resumed_run_apply_to_the_current_iteration(data_dir, tmp_pat
     assert trainer.actor_lr == 0.0
 
 
-def test_ctrl_c_ends_a_run_with_a_checkpoint_and_the_command_to_resume(data_dir, tmp_path):
-    run_dir = tmp_path / "run"
+def test_a_signal_ends_a_run_with_a_checkpoint_and_a_command_that_resumes_it(
+    data_dir, tmp_path, monkeypatch
+):
+    """Also if it is repeated, and if the run is resumed from another folder."""
+    where = ["--env", "maze2d-umaze-v1", "--data_dir", data_dir.name, "--run_dir", "my run"]
     flags = [*FLAGS, "--num_updates_per_pretrain_iter", "1000000"]
-    where = ["--env", "maze2d-umaze-v1", "--data_dir", str(data_dir), "--run_dir", str(run_dir)]
     command = [sys.executable, str(ROOT / "main.py"), *where, *TINY, *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path,
                           text=True, env=environment) as process:  # fmt: skip
-        assert process.stdout is not None
+        assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        lines = []
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            lines.append(process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+        _, more = process.communicate(timeout=60)
     assert process.returncode == EXIT_STOPPED
-    assert error.splitlines() == [
-        "Stopping after this update (Ctrl-C again to quit immediately).",
-        f"Stopped. Resume with: python main.py --resume {run_dir}",
-    ]
+    assert lines[0] == "Stopping after this update (Ctrl-C again to quit immediately).\n"
+    assert lines[1].startswith("Stopped. Resume with: ") and more == ""
+    run_dir = tmp_path / "my run"
     assert load_checkpoint(run_dir)["phase"] == "pretrain"
     assert run_state(run_dir, json.loads((run_dir / "config.json").read_text()))[0] == STOPPED
+    python, script, *words = shlex.split(lines[1].partition(": ")[2])
+    assert shutil.which(python) and (tmp_path / script).samefile(ROOT / "main.py")
+    assert words == ["--resume", "my run"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    short = shlex.split("--num_updates_per_pretrain_iter 1 --max_online_iters 0")
+    assert main(["--resume", "../my run", *short]) == 0
 
 
-def test_a_second_signal_interrupts():
-    stop = StopSignal()
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU"])
+def test_a_later_signal_interrupts_but_not_a_repeated_one(monkeypatch, name):
+    kind, stop = getattr(signal, name), StopSignal()
     with stop.installed():
         assert not stop()
-        os.kill(os.getpid(), signal.SIGTERM)
+        send(kind)
         assert stop()
+        # a second Ctrl-C is meant
+        with pytest.raises(KeyboardInterrupt) if name == "SIGINT" else contextlib.nullcontext():
+            send(kind)
+        monkeypatch.setattr(stopping, "_ONE_REQUEST", 0.0)
+        # the system repeats SIGXCPU every second
+        send(signal.SIGXCPU)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+            send(signal.SIGTERM)
+        stop.ignore()
+        send(kind)
+
+
+def test_signals_ignored_by_nohup_stay_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopSignal()
+    with stop.installed():
+        send(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+    assert not stop()
+
+
+OUT_OF_MEMORY = {
+    "CPU": (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+        "(tried to allocate 64 bytes)",
+    ),
+    "NumPy": (MemoryError("Unable to allocate 7.4 GiB for an array"), "7.4 GiB"),
+    "GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB"),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_too_little_memory_is_one_line_with_flags_to_lower(
+    data_dir, tmp_path, capsys, monkeypatch, kind
+):
+    error, amount = OUT_OF_MEMORY[kind]
+
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Experiment, "collect", fail)
+    line = refusal(capsys, run(data_dir, tmp_path / "run", *FLAGS, "--batch_size", "8"))
+    assert "out of memory on cpu in online iteration 1 (" in line and amount in line
+    assert "use a smaller --batch_size (8), --embed_dim (16) or --K (3); resume with: " in line
+    assert line.endswith("--batch_size 4\n")
 
 
 def test_interrupted_before_the_first_checkpoint_advises_the_same_command(
@@ -305,7 +367,8 @@ def test_trajectories_dropped_from_the_buffer_are_deleted_from_disk(data_dir, tm
 
 @pytest.fixture
 def finished(data_dir, tmp_path):
-    assert run(data_dir, tmp_path / "run", *FLAGS, "--max_online_iters", "2") == 0
+    flags = [*FLAGS, "--max_online_iters", "2", "--warmup_steps", "2"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
     return tmp_path / "run"
 
 
@@ -315,6 +378,35 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, caplog):
     newest.write_bytes(whole[:2000] + b"\x00\xff\x00" + whole[2003:])
     assert load_checkpoint(finished)["number"] == int(before.name[:6])
     assert f"checksum mismatch: damaged); resuming from {before.name} instead" in caplog.text
+
+
+def test_a_finished_run_is_complete_and_stays_as_it_is(finished, capsys):
+    before = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    capsys.readouterr()
+    assert main(["--resume", str(finished), "--batch_size", "4"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(
+        "complete, at online iteration 2 (50 transitions). To continue it, increase "
+        "--max_online_iters (2)."
+    )
+    assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
+    assert main(["--resume", str(finished), "--max_online_iters", "3"]) == 0
+    assert "Resuming from online iteration 2 (50 transitions)\n" in capsys.readouterr().out
+
+
+def test_flags_that_the_run_has_passed_are_refused(finished, capsys):
+    before = (finished / "config.json").read_bytes()
+    capsys.readouterr()
+    for flags in (
+        "--max_pretrain_iters 2", "--num_updates_per_pretrain_iter 9", "--RL_from_start 1",
+        "--max_online_iters 1", "--max_online_transitions 49", "--warmup_steps 3",
+        "--rtg_curriculum_iters 2 --rtg_curriculum_start 0", "--save_dir x", "--run_dir x",
+    ):  # fmt: skip
+        line = refusal(capsys, main(["--resume", str(finished), *flags.split()]))
+        assert flags.split()[0] in line
+    assert (finished / "config.json").read_bytes() == before
+    same = "--max_pretrain_iters 1 --num_updates_per_pretrain_iter 4 --max_online_iters 3"
+    assert main(["--resume", str(finished), *same.split()]) == 0
 
 
 def rewrite(run_dir, **changes):
@@ -356,7 +448,7 @@ def test_a_refused_resume_changes_no_file(finished, capsys, change, message):
     (finished / CHECKPOINT_FOLDER / "rows-000002-000003.pt").write_bytes(b"left by a kill")
     before = {path: path.read_bytes() for path in finished.rglob("*.*")}
     capsys.readouterr()
-    assert message in refusal(capsys, main(["--resume", str(finished), "--batch_size", "9"]))
+    assert message in refusal(capsys, main(["--resume", str(finished), "--max_online_iters", "3"]))
     after = {path: path.read_bytes() for path in finished.rglob("*.*")}
     assert after | {finished / LOCK_FILE: b""} == before | {finished / LOCK_FILE: b""}
 
@@ -406,7 +498,7 @@ def test_divergence_advises_a_command_with_a_lower_learning_rate(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "diverged in online iteration 2: critic_MSE_loss not finite" in error
-    words = shlex.split(error.partition("a lower --critic_learning_rate: python main.py ")[2])
+    words = shlex.split(error.partition("a lower --critic_learning_rate: ")[2])[2:]
     assert words[-2:] == ["--critic_learning_rate", "0.00033"]
     report = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert report["not_finite"] == ["critic_MSE_loss"]

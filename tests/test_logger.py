@@ -94,14 +94,6 @@ def test_unwritable_folder_is_refused(tmp_path: Path, flag: str, name: str) -> N
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_resumed_run_keeps_its_folder(tmp_path: Path) -> None:
-    settings = replace(Settings(), resume=str(tmp_path))
-    with pytest.raises(UserError, match=r"--resume.*no config\.json"):
-        create_run_dir(settings)
-    (tmp_path / "config.json").write_text("{}")
-    assert create_run_dir(settings) == tmp_path
-
-
 def test_config_is_complete_before_training_starts(tmp_path: Path) -> None:
     fingerprint = {"mean_normalized_score": np.float32(44.5), "rows": np.int64(3), "x": np.nan}
     Logger(tmp_path, replace(QUIET, seed=5), fingerprint, "MuJoCo 3")
@@ -169,8 +161,8 @@ def test_log_appends_one_row_to_each_file(tmp_path: Path, capsys) -> None:
     assert list(table[0]) == [*head, "evaluation/normalized_score"]
     assert [row["evaluation/normalized_score"] for row in table] == ["", "50.25"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[pretrain 0, 0 transitions] Q 1.5"
-    assert lines[1] == "[online 3, 2,000 transitions] score 50.25, Q 2"
+    assert lines[0] == "[pretrain 0, 0 steps] Q 1.5"
+    assert lines[1] == "[online 3, 2,000 steps] score 50.25, Q 2"
 
 
 NUMBERS = st.one_of(st.integers(-(10**9), 10**9), st.floats())
@@ -238,8 +230,8 @@ def test_resuming_drops_rows_after_the_checkpoint_everywhere(resumable: Path) ->
 def test_each_session_is_recorded(resumable: Path, capsys) -> None:
     started = json.loads((resumable / "config.json").read_text())["started"]
     longer = replace(QUIET, resume=str(resumable), max_online_iters=9)
-    Logger(resumable, longer, {"rows": 3}, "MuJoCo 3.1", 4)
-    Logger(resumable, replace(longer, actor_rl_coeff=0.0), {"rows": 3}, "MuJoCo 3.1", 4)
+    Logger(resumable, longer, {"rows": 3}, "MuJoCo 3.1", rows=4)
+    Logger(resumable, replace(longer, actor_rl_coeff=0.0), {"rows": 3}, "MuJoCo 3.1", rows=4)
     assert "warning" not in capsys.readouterr().out
     config = json.loads((resumable / "config.json").read_text())
     assert (config["started"], config["settings"]["max_online_iters"]) == (started, 9)
@@ -251,14 +243,28 @@ def test_each_session_is_recorded(resumable: Path, capsys) -> None:
 
 
 def test_another_dataset_or_engine_is_one_warning(resumable: Path, capsys) -> None:
-    Logger(resumable, QUIET, {"rows": 3}, "MuJoCo 3.2", 4)
+    Logger(resumable, QUIET, {"rows": 3}, "MuJoCo 3.2", rows=4)
     assert re.findall("warning: .*", capsys.readouterr().out) == [
         "warning: this run used MuJoCo 3.1 so far and now uses MuJoCo 3.2; results may differ"
     ]
-    Logger(resumable, QUIET, {"rows": 4}, "MuJoCo 3.2", 4)
+    Logger(resumable, QUIET, {"rows": 4}, "MuJoCo 3.2", rows=4)
     assert re.findall("warning: .*", capsys.readouterr().out) == [
         "warning: the offline dataset is not the one this run was started with"
     ]
+
+
+def test_other_hardware_is_recorded_with_a_warning(resumable: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 123)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
+    for device in ("cpu", "cuda"):
+        Logger(resumable, QUIET, {"rows": 3}, "MuJoCo 3.1", torch.device(device), 4)
+    assert re.findall("now uses .*;", capsys.readouterr().out) == [
+        "now uses 123 CPU threads;",
+        "now uses NVIDIA H100;",
+    ]
+    on_cpu, on_gpu = json.loads((resumable / "config.json").read_text())["resumed"]
+    assert (on_cpu["threads"], on_cpu["gpu"]) == (123, None)
+    assert on_gpu["gpu"]["name"] == "NVIDIA H100"
 
 
 def test_damaged_config_is_refused_and_kept(resumable: Path) -> None:
@@ -331,22 +337,12 @@ def test_failing_optional_writers_are_one_warning_each(tmp_path: Path, monkeypat
     assert len(rows_of(tmp_path)) == 3
 
 
-def test_console_survives_a_closed_pipe(tmp_path: Path, monkeypatch) -> None:
-    def closed(*_: object, **__: object) -> None:
-        raise BrokenPipeError
-
-    log = Logger(tmp_path, QUIET)
-    monkeypatch.setattr(logger_module.tqdm, "write", closed)
-    log.info("hello")
-    log.log("online", 0, 0, {"training/Q_mean": 1.0})
-    assert len(rows_of(tmp_path)) == 1
-
-
-def test_progress_is_silent_without_a_terminal(tmp_path: Path, capsys) -> None:
-    bar = Logger(tmp_path, QUIET).progress(3, "pretraining")
-    bar.update()
-    bar.close()
-    assert capsys.readouterr().err == ""
+def test_console_lines_fit_100_columns(tmp_path: Path, capsys) -> None:
+    metrics = dict.fromkeys((key for key, _, _ in logger_module._CONSOLE), -123.456)
+    metrics["evaluation/success_rate"] = 1.0
+    Logger(tmp_path, QUIET).log("online", 1500, 1_050_000, metrics)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "success 100%" in line and len(line) <= 100
 
 
 def test_console_metrics_are_documented() -> None:

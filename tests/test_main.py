@@ -12,8 +12,9 @@ import torch
 
 import tasks
 from d4rl_envs.registration import ENTRY_POINTS
-from main import EXIT_INTERRUPTED, main
+from main import main
 from run.checkpoint import load_checkpoint
+from run.stopping import EXIT_INTERRUPTED
 from run.video import VideoRecorder
 from tests.conftest import ROOT, SHARED, shared_file
 from tests.data_files import random_arrays, write
@@ -45,10 +46,13 @@ pytestmark = pytest.mark.usefixtures("short_horizons")
     ],
     ids=["TD3+ODT", "ODT", "TD3", "stochastic TD3+ODT"],
 )
-def test_a_run_writes_metrics_config_and_checkpoints(data_dir, tmp_path, env, method):
+def test_a_run_writes_metrics_config_and_checkpoints(data_dir, tmp_path, capsys, env, method):
     run_dir = tmp_path / "run"
     flags = ["--K", "3", "--eval_context_length", "2", "--max_online_iters", "3"]
     assert run(data_dir, run_dir, *method, *flags, "--eval_interval", "2", env=env) == 0
+    output = capsys.readouterr().out
+    assert "note: dropped " in output and "offline data: " in output
+    assert output.endswith(f"Finished. Results are in {run_dir}\n")
     rows = metrics_of(run_dir)
     assert [(row["phase"], row["iteration"]) for row in rows] == [
         ("pretrain", 1), ("online", 1), ("online", 2), ("online", 3)

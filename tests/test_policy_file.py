@@ -83,7 +83,7 @@ def test_policy_of_a_run(data_dir, tmp_path, method):
     for best in (False, True):
         policy = policy_of_run(tmp_path / "run", best=best)
         read = load_best if best else load_checkpoint
-        weights = read(tmp_path / "run", "cpu")["trainer"]["actor"]
+        weights = read(tmp_path / "run")["trainer"]["actor"]
         ours = policy.actor.state_dict()
         assert ours.keys() == weights.keys()
         assert all(torch.equal(ours[key], weights[key]) for key in ours)
@@ -341,7 +341,7 @@ def test_damaged_run_is_rejected(finished):
     metrics.write_text(rows)
 
     best = finished / "checkpoints" / "best.pt"
-    state = read_file(best, "cpu")
+    state = read_file(best)
     for name in ("trainer", "normalization", "phase"):
         write_verified(best, {k: v for k, v in state.items() if k != name})
         rejected(f"incomplete .KeyError: '{name}'", best=True)

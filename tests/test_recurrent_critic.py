@@ -13,10 +13,11 @@ from torch import nn
 
 from critic import Critic, CriticConfig
 from get_args import parse_args
-from main import EXIT_INTERRUPTED, main
+from main import main
 from recurrent_critic import NUM_LAYERS, RecurrentCritic
 from run.folder import method_name
 from run.setting_checks import notices
+from run.stopping import EXIT_INTERRUPTED
 from tests.conftest import ROOT, golden_file
 from tests.golden_weights import golden_critic
 from tests.tiny_runs import (
@@ -240,15 +241,9 @@ def test_each_entry_point_resumes_only_its_own_runs(data_dir, tmp_path, capsys):
 
 def test_the_entry_point_trains_recurrent_critics(monkeypatch):
     given = []
-
-    def fake(**options):
-        given.append(options)
-        return 3
-
-    monkeypatch.setattr("main.main", fake)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "recurrent_main.py"), run_name="__main__")
-    assert ended.value.code == 3
+    monkeypatch.setattr("main.main", lambda **options: given.append(options))
+    monkeypatch.setattr("run.stopping.run_program", lambda entry: entry())
+    runpy.run_path(str(ROOT / "recurrent_main.py"), run_name="__main__")
     assert given == [{"recurrent": True}]
 
 

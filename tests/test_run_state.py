@@ -1,16 +1,19 @@
 """The state of a run: running, or how it ended."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from main import EXIT_DIVERGED, EXIT_INTERRUPTED, Experiment, main
+from main import Experiment, main
 from run import state as run_state_module
 from run.files import LOCK_FILE
 from run.state import (
@@ -25,6 +28,7 @@ from run.state import (
     is_running,
     run_state,
 )
+from run.stopping import EXIT_DIVERGED, EXIT_INTERRUPTED
 from tests.conftest import ROOT
 from tests.tiny_runs import DETERMINISTIC, TINY, interrupted_run, run
 from trainer import Trainer
@@ -61,7 +65,7 @@ def test_divergence_and_errors_are_distinguished(data_dir, tmp_path, monkeypatch
         self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
 
     def crash(self):
-        raise RuntimeError("out of\nmemory")
+        raise RuntimeError("out of\norder")
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "update_critic", update)
@@ -71,7 +75,7 @@ def test_divergence_and_errors_are_distinguished(data_dir, tmp_path, monkeypatch
     monkeypatch.setattr(Experiment, "collect", crash)
     with pytest.raises(RuntimeError):
         run(data_dir, tmp_path / "failed", *FLAGS)
-    assert state_of(tmp_path / "failed") == (FAILED, "RuntimeError: out of memory")
+    assert state_of(tmp_path / "failed") == (FAILED, "RuntimeError: out of order")
 
 
 def test_a_process_is_running_until_it_is_killed(data_dir, tmp_path):
@@ -114,15 +118,34 @@ def test_a_run_without_a_lock_is_unfinished(tmp_path):
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
-    def refuse(*args, **kwargs):
-        raise OSError(37, "No locks available")
+    """Whatever file lies there: the marker of a soft lock would block the run for ever."""
 
-    monkeypatch.setattr(FileLock, "acquire", refuse)
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / LOCK_FILE).write_text("4242\nnode7\n")
     with RunSession(tmp_path):
-        pass
-    assert "No locks available" in caplog.text
+        assert state_of(tmp_path) == (UNFINISHED, "")
+    assert "Function not implemented" in caplog.text
     assert config_of(tmp_path)["outcome"] == FINISHED
+
+
+def test_a_run_that_may_only_be_read_is_running_or_unknown(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    opened, hidden = Path.open, False
+
+    def read_only(self, mode="r", **words):
+        if self.name == LOCK_FILE and (mode != "rb" or hidden):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(self, mode, **words)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with FileLock(tmp_path / LOCK_FILE):
+        assert state_of(tmp_path) == (RUNNING, "")
+        hidden = True
+        assert state_of(tmp_path) == (UNFINISHED, "")
 
 
 def test_a_full_disk_at_the_end_keeps_config_json(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Weights & Biases: what is logged, and that its failures never affect a run."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -194,8 +195,30 @@ def test_an_agent_of_a_wandb_sweep_sets_the_id(tmp_path: Path, monkeypatch) -> N
         folder = tmp_path / str(number)
         folder.mkdir()
         Logger(folder, replace(QUIET, wandb_mode="offline")).finish()
-    own = json.loads((tmp_path / "0" / "config.json").read_text())["wandb_id"]
-    assert [about["id"] for about in begun] == [own, "agent"]
+    assert [about["id"] for about in begun] == [id_of(tmp_path / "0"), "agent"]
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    Logger(tmp_path / "1", replace(QUIET, wandb_mode="offline")).finish()
+    assert begun[-1]["id"] == id_of(tmp_path / "1") == "agent"
+
+
+def id_of(run_dir: Path) -> str:
+    return json.loads((run_dir / "config.json").read_text())["wandb_id"]
+
+
+def test_copies_of_a_run_get_ids_of_their_own(tmp_path: Path) -> None:
+    original, moved = tmp_path / "original", tmp_path / "moved"
+    original.mkdir()
+    Logger(original, QUIET)
+    branches = [tmp_path / name for name in "ab"]
+    for branch in branches:
+        shutil.copytree(original, branch)
+        Logger(branch, QUIET)
+    ids = [id_of(folder) for folder in (original, *branches)]
+    assert len(set(ids)) == 3
+    original.rename(moved)
+    for folder in (moved, *branches):
+        Logger(folder, QUIET)
+    assert [id_of(folder) for folder in (moved, *branches)] == ids
 
 
 def test_a_hanging_service_does_not_block_a_run(tmp_path: Path, monkeypatch, capsys) -> None:
