@@ -23,10 +23,10 @@ RUN_DATA := $(RUN_DIR)/data_$(RUN_STEPS)
 RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
 
 .DELETE_ON_ERROR:
-.PHONY: help setup legacy run motivation test lint format docs reliability clean
+.PHONY: help setup legacy run motivation test lint format docs gpu-check reliability clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 setup: $(VENV)/.runtime ## make .venv with what training needs
 
@@ -56,6 +56,9 @@ format: $(VENV)/.development ## bring the code into its format
 
 docs: $(VENV)/.development ## build the documentation as a site, site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN) -m mkdocs build --strict
+
+gpu-check: $(VENV)/.development ## check training on an NVIDIA GPU and time it (8 minutes)
+	$(BIN) -m gpu_check --device cuda
 
 reliability: $(VENV)/.development ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
 	OMP_NUM_THREADS=1 $(BIN) -m tests.reliability

@@ -14,7 +14,12 @@ for the next tensor, which costs a quarter of an update. `mallopt` makes it keep
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
+import shutil
 import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,9 +41,12 @@ def check_device(device: torch.device, precision: str, compiled: bool) -> None:
         precision, compiled: `--precision` and `--compile`.
 
     Raises:
-        UserError: --compile or tf32 without a CUDA device.
+        UserError: --compile or tf32 without a CUDA device, or --compile without Triton, a C
+            compiler or Python's headers.
     """
     if device.type == "cuda":
+        if compiled and (problem := compile_problem()):
+            raise UserError(f"--compile 1: {problem}, or drop the flag")
         return
     for used, flag, instead in (
         (compiled, "--compile 1", "drop the flag"),
@@ -46,6 +54,19 @@ def check_device(device: torch.device, precision: str, compiled: bool) -> None:
     ):
         if used:
             raise UserError(f"{flag} needs a CUDA device, but the run is on {device}; {instead}")
+
+
+def compile_problem() -> str:
+    """What Triton needs to compile for a GPU and does not find; empty if nothing is missing."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed; install it (python -m pip install triton)"
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    if not any(map(shutil.which, compilers)):
+        return f"Triton finds no C compiler ({' or '.join(compilers)}); install one, or set CC"
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    if sys.platform == "linux" and not header.exists():
+        return f"Triton finds no {header}; install Python's headers (Debian: python3-dev)"
+    return ""
 
 
 def tune_device(device: torch.device, precision: str = "fp32") -> None:

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -122,6 +123,8 @@ def test_a_leading_tilde_is_expanded_in_paths() -> None:
         value = getattr(parse_args([f"--{name}=~/x"]), name)
         assert value == str(Path.home() / "x")
     assert parse_args(["--suffix=~x"]).suffix == "~x"
+    assert parse_args(["--dataset=mine.hdf5"]).dataset == str(Path.cwd() / "mine.hdf5")
+    assert parse_args(["--dataset=minari:a/b-v0"]).dataset == "minari:a/b-v0"
 
 
 def test_all_published_commands_are_there() -> None:
@@ -432,8 +435,10 @@ def values_of(name: str) -> st.SearchStrategy:
     if kind is bool:
         return st.booleans()
     if kind is str:
-        # a leading ~ is expanded in paths
-        return st.text(st.characters(codec="utf-8", exclude_characters="\0~"))
+        # a leading ~ is expanded in paths, and input paths are made absolute
+        text = st.text(st.characters(codec="utf-8", exclude_characters="\0~"))
+        is_input = about["path"] and not about["per_run"]
+        return text.map(os.path.abspath) if is_input else text
     if kind is int:
         return st.integers(-(2**40), 2**40)
     return st.floats(allow_nan=False)

@@ -1,0 +1,79 @@
+"""Resumed runs against uninterrupted ones, tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpu_check.part import Part
+from gpu_check.runs import RUNS, at_once, call, command, rows_of
+from run.checkpoint import load_checkpoint
+from run.stopping import EXIT_STOPPED
+
+CHOSEN = ("TD3+ODT", "SAC", "PPO", "LSTM critics", "TD3+ODT, bf16")
+# batches before the run is told to stop: all of pretraining and part of an online iteration
+TICKS = 50
+STOPPED = """
+import itertools, sys
+from run.stopping import StopSignal
+count = itertools.count()
+StopSignal.__call__ = lambda self: next(count) >= {ticks}
+import main
+sys.exit(main.main(sys.argv[1:], recurrent={recurrent}))
+"""
+
+
+def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
+    """All tensors of a nested state, by their path."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    rows = value.items() if isinstance(value, dict) else enumerate(value)
+    parts = [(f"{name}/{key}", x) for key, x in rows if isinstance(x, dict | list | tuple | Tensor)]
+    return {path: x for key, part in parts for path, x in tensors(part, key).items()}
+
+
+def difference(one: Path, other: Path) -> tuple[float, str]:
+    """The largest relative difference between two runs' last checkpoints, and its tensor.
+
+    Raises:
+        RuntimeError: the checkpoints have different tensors.
+    """
+    ours, theirs = (tensors(load_checkpoint(run_dir)) for run_dir in (one, other))
+    if {k: x.shape for k, x in ours.items()} != {k: x.shape for k, x in theirs.items()}:
+        raise RuntimeError("the checkpoints have different tensors")
+    worst = 0.0, ""
+    for name, x in ours.items():
+        y = theirs[name]
+        if not torch.equal(x, y):
+            distance = (x.double() - y.double()).norm() / y.double().norm().clamp(min=1e-30)
+            worst = max(worst, (distance.item(), name))
+    return worst
+
+
+def resumed(part: Part, name: str, flags: str) -> dict[str, Any]:
+    """Check that a run that was stopped and resumed equals one that was not.
+
+    Two runs with the same seed show first whether the device computes the same bits each time. If
+    not, the resumed run may differ ten times as much.
+    """
+    whole, again, stopped = (part.folder / f"{name} {kind}" for kind in ("whole", "again", "stop"))
+    for run_dir in (whole, again):
+        call(command(part, flags, run_dir))
+    script, *words = command(part, flags, stopped)
+    program = STOPPED.format(ticks=TICKS, recurrent=script != "main.py")
+    call(["-c", program, *words], EXIT_STOPPED)
+    call([script, "--resume", str(stopped)])
+    noise, _ = difference(whole, again)
+    distance, where = difference(whole, stopped)
+    if distance > 10 * noise:
+        raise RuntimeError(f"{where} differs by {distance:.2g} (the same run twice: {noise:.2g})")
+    if noise == 0 and rows_of(whole) != rows_of(stopped):
+        raise RuntimeError("the logged metrics differ")
+    return {"resumed": distance, "same_run_twice": noise}
+
+
+def check(part: Part) -> None:
+    at_once(part, {name: RUNS[name] for name in CHOSEN[: 1 if part.quick else None]}, resumed)
