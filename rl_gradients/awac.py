@@ -22,12 +22,12 @@ from trajectories import Batch, Info, masked_mean
 MAX_WEIGHT = 20.0
 
 
-def advantage_weights(advantage: Tensor, beta: float) -> Tensor:
+def awac_weights(advantage: Tensor, beta: float) -> Tensor:
     """min(exp(A / beta), 20) (arXiv 2006.09359, equation 13), all (B, K)."""
     return (advantage / beta).exp().clamp(max=MAX_WEIGHT)
 
 
-def normalized_advantage_weights(advantage: Tensor, beta: float, mask: Tensor) -> Tensor:
+def softmax_weights(advantage: Tensor, beta: float, mask: Tensor) -> Tensor:
     """Softmax of A / beta over all unpadded steps of the batch, (B, K)."""
     logits = torch.where(mask, advantage / beta, -torch.inf)
     return logits.flatten().softmax(0).view_as(logits)
@@ -69,9 +69,9 @@ class AWAC(RLGradient):
             q = nets.critic.min_q(batch.states, batch.actions, batch.timesteps)
             v = nets.critic.min_q(batch.states, policy.sample(noise), batch.timesteps)
             if self.normalize:
-                weights = normalized_advantage_weights(q - v, self.beta, batch.mask)
+                weights = softmax_weights(q - v, self.beta, batch.mask)
             else:
-                weights = advantage_weights(q - v, self.beta)
+                weights = awac_weights(q - v, self.beta)
         loss = weighted_regression_loss(weights, log_likelihood(policy, batch.actions), batch.mask)
         if isinstance(policy, TanhGaussian):
             # drawn for every flag value, which keeps the published order of random draws

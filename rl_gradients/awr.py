@@ -7,7 +7,7 @@ from torch import Tensor
 
 from decision_transformer import Noise, PolicyOutput, TanhGaussian
 from get_args import Settings
-from rl_gradients.awac import advantage_weights
+from rl_gradients.awac import awac_weights
 from rl_gradients.common import Networks, log_likelihood, weighted_regression_loss
 from rl_gradients.on_policy import OnPolicyGradient, online_batch
 from trajectories import Batch, Info, masked_mean
@@ -28,7 +28,7 @@ class AWR(OnPolicyGradient):
         self, nets: Networks, batch: Batch, policy: PolicyOutput, noise: Noise
     ) -> tuple[Tensor, Info]:
         batch = online_batch(batch)
-        weights = advantage_weights(batch.advantages, self.beta)
+        weights = awac_weights(batch.advantages, self.beta)
         loss = weighted_regression_loss(weights, log_likelihood(policy, batch.actions), batch.mask)
         if isinstance(policy, TanhGaussian):
             loss = loss - nets.temperature * masked_mean(policy.entropy(noise), batch.mask)

@@ -33,7 +33,7 @@ def expectile_loss(advantage: Tensor, ratio: float, mask: Tensor) -> Tensor:
     return critic_mean(weight * advantage.square(), mask)
 
 
-def advantage_weights(advantage: Tensor, beta: float) -> Tensor:
+def iql_weights(advantage: Tensor, beta: float) -> Tensor:
     """min(exp(beta A), 100) (arXiv 2110.06169, equation 7), all (B, K)."""
     return (beta * advantage).exp().clamp(max=MAX_WEIGHT)
 
@@ -68,7 +68,7 @@ class IQL(RLGradient):
     ) -> tuple[Tensor, Info]:
         if self._advantage is None:
             raise RuntimeError("critic_loss must be called before actor_loss")
-        weights = advantage_weights(self._advantage, self.beta)
+        weights = iql_weights(self._advantage, self.beta)
         loss = weighted_regression_loss(weights, log_likelihood(policy, batch.actions), batch.mask)
         info = {
             "rl_scale": torch.ones_like(loss.detach()),

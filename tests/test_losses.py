@@ -200,7 +200,7 @@ def test_padding_gets_no_weight_in_the_softmax(mask, garbage, beta):
     mask = torch.from_numpy(mask)
     advantage = torch.randn(B, K, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     spoilt = torch.where(mask, advantage, garbage)
-    weights = awac.normalized_advantage_weights(spoilt, beta, mask)
+    weights = awac.softmax_weights(spoilt, beta, mask)
     assert not weights[~mask].any()
     total = sum(math.exp(advantage[i].item() / beta) for i in steps(mask))
     for i in steps(mask):

@@ -41,9 +41,9 @@ def test_soft_value_adds_the_entropy_bonus():
 
 def test_advantage_weights_are_clipped_exponentials():
     log = math.log
-    weights = awac.advantage_weights(t(2 * log(3.0), -2 * log(4.0), 50.0), beta=2.0)
+    weights = awac.awac_weights(t(2 * log(3.0), -2 * log(4.0), 50.0), beta=2.0)
     torch.testing.assert_close(weights, t(3.0, 0.25, 20.0))
-    weights = iql.advantage_weights(t(log(3.0), -log(2.0), 50.0), beta=2.0)
+    weights = iql.iql_weights(t(log(3.0), -log(2.0), 50.0), beta=2.0)
     torch.testing.assert_close(weights, t(9.0, 0.25, 100.0))
 
 
