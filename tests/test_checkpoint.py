@@ -262,7 +262,18 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture
+def no_signal_ignored():
+    """Default handlers, even if the tests run under nohup or in the background."""
+    kinds = (signal.SIGHUP, signal.SIGINT)
+    before = [signal.signal(kind, signal.SIG_DFL) for kind in kinds]
+    yield
+    for kind, handler in zip(kinds, before, strict=True):
+        signal.signal(kind, handler)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU"])
+@pytest.mark.usefixtures("no_signal_ignored")
 def test_a_later_signal_interrupts_but_not_a_repeated_one(monkeypatch, name):
     kind, stop = getattr(signal, name), StopSignal()
     with stop.installed():
