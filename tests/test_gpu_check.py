@@ -140,7 +140,7 @@ def test_a_wrong_critic_is_found(part):
 
 
 def test_a_run_must_end_well_and_with_finite_metrics(part, monkeypatch):
-    chosen = {"good": runs.RUNS["TD3+ODT"], "refused": f"{runs.RUNS['TD3+ODT']} --K 0"}
+    chosen = {"good": runs.RUNS["TD3+ODT, K = 1"], "refused": f"{runs.RUNS['TD3+ODT']} --K 0"}
     runs.at_once(part, chosen, runs.run)
     found = results(part)
     assert found["good"]["ok"], found["good"]["error"]
