@@ -68,12 +68,7 @@ def replay_as_cuda_graphs(*actors: Actor) -> None:
 def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimizer:
     """LAMB, or AdamW with `--actor_optimizer adamw`."""
     if settings.actor_optimizer == "adamw":
-        return torch.optim.AdamW(
-            actor.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            foreach=True,
-        )
+        return adamw(actor, settings.learning_rate, settings.weight_decay)
     # gradients clipped by the trainer are below LAMB's own bound
     bound = 0.0 if settings.grad_clip else LAMB_GRADIENT_BOUND
     return Lamb(
@@ -84,12 +79,23 @@ def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimi
     )
 
 
+def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in one kernel on a CPU or an NVIDIA GPU, with multi-tensor operations elsewhere."""
+    parameters = list(module.parameters())
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(
+        parameters, lr=lr, weight_decay=weight_decay, fused=fused, foreach=not fused
+    )
+
+
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Restore moments and step counts but keep the current learning rate, decay and bounds."""
-    own = [{k: v for k, v in group.items() if k != "step"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, options in zip(optimizer.param_groups, own, strict=True):
-        group.update(options)
+    # options come first: they determine the device of the step counts
+    groups = [
+        saved | {k: v for k, v in own.items() if k not in ("params", "step")}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def make_critic(settings: Settings, task: Task, algorithm: RLGradient) -> Critic:

@@ -48,6 +48,11 @@ class CriticConfig:
     hidden_dim: int = 256
 
 
+def first_members(number: int, *stacked: Tensor) -> tuple[Tensor, ...]:
+    """The first `number` entries of stacked parameters, without an operation if that is all."""
+    return tuple(p if number == len(p) else p[:number] for p in stacked)
+
+
 class EnsembleLinear(nn.Module):
     """`members` independent linear layers, each initialised like `torch.nn.Linear`."""
 
@@ -60,8 +65,9 @@ class EnsembleLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(members, N, in) -> (members, N, out)"""
-        return torch.baddbmm(self.bias, x, self.weight.mT)
+        """(M, N, in) -> (M, N, out) for the first M members"""
+        weight, bias = first_members(len(x), self.weight, self.bias)
+        return torch.baddbmm(bias, x, weight.mT)
 
 
 class Normalization(nn.Module):
@@ -77,7 +83,8 @@ class Normalization(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.layer_norm(x, (self.size,))
         if self.kind == "affinenorm":
-            return torch.addcmul(self.bias, y, self.weight)
+            weight, bias = first_members(len(x), self.weight, self.bias)
+            return torch.addcmul(bias, y, weight)
         if self.kind == "adanorm":
             return (1.0 - _ADANORM_SCALE * y) * y
         return y
@@ -97,15 +104,16 @@ class EnsembleMLP(nn.Module):
             self.norms.extend(Normalization(config.normalization, members, width) for _ in range(2))
         self.activation = ACTIVATIONS[config.activation]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (members, ...)"""
-        h = x.reshape(1, -1, x.shape[-1]).expand(self.members, -1, -1)
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        """(..., in) -> (M, ...) for the first M members, by default all"""
+        members = members or self.members
+        h = x.reshape(1, -1, x.shape[-1]).expand(members, -1, -1)
         for i, layer in enumerate(self.layers[:-1]):
             h = layer(h)
             if self.norms:
                 h = self.norms[i](h)
             h = self.activation(h)
-        return self.layers[-1](h).reshape(self.members, *x.shape[:-1])
+        return self.layers[-1](h).reshape(members, *x.shape[:-1])
 
 
 class Critic(nn.Module):
@@ -116,7 +124,8 @@ class Critic(nn.Module):
         config: Options of the networks.
         num_q: Number of Q networks (2 for clipped double Q-learning, 0 for none).
         with_v: Whether there is a V network.
-        make_network: (members, in_features, config) -> a module (..., in) -> (members, ...).
+        make_network: (members, in_features, config) -> a module (..., in) -> (members, ...), whose
+            optional second argument limits it to the first members.
     """
 
     def __init__(
@@ -139,8 +148,10 @@ class Critic(nn.Module):
         self.q_net = make_network(num_q, q_features, config) if num_q else None
         self.v_net = make_network(1, obs_dim, config) if with_v else None
 
-    def q(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
-        """All Q values.
+    def q(
+        self, states: Tensor, actions: Tensor, timesteps: Tensor, members: int | None = None
+    ) -> Tensor:
+        """Q values of the first `members` Q networks, by default of all.
 
         Args:
             states: (..., obs_dim) normalised.
@@ -155,7 +166,11 @@ class Critic(nn.Module):
         inputs = [states, actions]
         if self.config.time_aware:
             inputs.append(self._time_features(timesteps))
-        return self.q_net(torch.cat(inputs, dim=-1))
+        return self.q_net(torch.cat(inputs, dim=-1), members)
+
+    def q1(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+        """(...) the first Q network only, which deterministic policy gradients follow."""
+        return self.q(states, actions, timesteps, members=1)[0]
 
     def min_q(self, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
         """(...) minimum over the Q networks: clipped double Q-learning (Fujimoto et al. 2018)."""

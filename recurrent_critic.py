@@ -53,14 +53,14 @@ class RecurrentEnsemble(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.head = EnsembleLinear(members, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K, in) -> (members, ..., K)"""
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        """(..., K, in) -> (M, ..., K) for the first M members, by default all"""
         sequences = x.reshape(-1, *x.shape[-2:])
-        outputs = [layers(sequences)[0].flatten(0, 1) for layers in self.recurrent]
+        outputs = [layers(sequences)[0].flatten(0, 1) for layers in self.recurrent[:members]]
         h = torch.stack(outputs)
         if self.norm is not None:
             h = self.norm(h)
-        return self.head(self.activation(h)).reshape(len(self.recurrent), *x.shape[:-1])
+        return self.head(self.activation(h)).reshape(len(outputs), *x.shape[:-1])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from build_networks import (
     GRADIENT_CLIP,
+    adamw,
     load_moments,
     make_actor,
     make_actor_optimizer,
@@ -96,12 +97,7 @@ class Trainer:
         if settings.compile:
             replay_as_cuda_graphs(actor, self.nets.actor_target)
         self.actor_optimizer = make_actor_optimizer(settings, actor)
-        self.critic_optimizer = torch.optim.AdamW(
-            critic.parameters(),
-            lr=settings.critic_learning_rate,
-            weight_decay=CRITIC_WEIGHT_DECAY,
-            foreach=True,
-        )
+        self.critic_optimizer = adamw(critic, settings.critic_learning_rate, CRITIC_WEIGHT_DECAY)
         self.temperature_optimizer = torch.optim.Adam(
             [self.nets.log_temperature], lr=TEMPERATURE_LR * settings.temperature_learnable
         )

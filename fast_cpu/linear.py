@@ -21,6 +21,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tenso
     """
     if is_packed(weight):
         return _product(x.reshape(-1, x.shape[-1]), weight, bias, relu).view(*x.shape[:-1], -1)
+    if fusable(x) and not torch.is_grad_enabled():
+        rows, columns = x.reshape(-1, x.shape[-1]), weight.contiguous().t()
+        return _product(rows, columns, bias, relu).view(*x.shape[:-1], -1)
     if fusable(x):
         return _FusedLinear.apply(x, weight, bias, relu)
     y = F.linear(x, weight.t(), bias)

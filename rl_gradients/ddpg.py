@@ -27,7 +27,7 @@ class DDPG(RLGradient):
     def critic_loss(self, nets: Networks, batch: Batch, noise: Noise) -> tuple[Tensor, Info]:
         with torch.no_grad():
             action = clamp_action(next_policy(nets, batch).sample(noise))
-            next_q = nets.critic_target.q(batch.next_states, action, batch.timesteps)[0]
+            next_q = nets.critic_target.q1(batch.next_states, action, batch.timesteps)
             target = td_target(batch, self.gamma, next_q)
         q = nets.critic.q(batch.states, batch.actions, batch.timesteps)
         return twin_q_loss(q, target, batch.mask)
@@ -35,5 +35,5 @@ class DDPG(RLGradient):
     def actor_loss(
         self, nets: Networks, batch: Batch, policy: PolicyOutput, noise: Noise
     ) -> tuple[Tensor, Info]:
-        q = nets.critic.q(batch.states, policy.mean, batch.timesteps)
-        return deterministic_policy_loss(q[0], batch.mask)
+        q1 = nets.critic.q1(batch.states, policy.mean, batch.timesteps)
+        return deterministic_policy_loss(q1, batch.mask)

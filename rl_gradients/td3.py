@@ -53,5 +53,5 @@ class TD3(RLGradient):
     def actor_loss(
         self, nets: Networks, batch: Batch, policy: PolicyOutput, noise: Noise
     ) -> tuple[Tensor, Info]:
-        q = nets.critic.q(batch.states, policy.mean, batch.timesteps)
-        return deterministic_policy_loss(q[0], batch.mask)
+        q1 = nets.critic.q1(batch.states, policy.mean, batch.timesteps)
+        return deterministic_policy_loss(q1, batch.mask)

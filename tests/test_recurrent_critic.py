@@ -62,6 +62,7 @@ def test_q_equals_golden(arch, normalized):
     q = critic.q(states, actions, timesteps)
     close(q[0], data["q1"][..., 0])
     close(q[1], data["q2"][..., 0])
+    close(critic.q1(states, actions, timesteps), data["q1"][..., 0])
     close(critic.min_q(states, actions, timesteps), np.minimum(data["q1"], data["q2"])[..., 0])
 
 
