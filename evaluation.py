@@ -306,6 +306,9 @@ def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
         "evaluation/length_std_gm": lengths.std(),
         **_raw_metrics(episodes, task, "evaluation", "raw_return_mean"),
     }
+    if len(episodes) > 1:
+        scores = task.normalized_score(np.array([episode.raw_return for episode in episodes]))
+        metrics["evaluation/normalized_score_se"] = scores.std(ddof=1) / np.sqrt(len(scores))
     if task.family == "antmaze":
         metrics["evaluation/SR"] = sum(
             not (episode.reached_horizon or episode.faulted) for episode in episodes

@@ -80,11 +80,12 @@ def build(runs: Sequence[RunResult], warnings: Sequence[str]) -> Report:
 
 
 def task_curves(runs: Sequence[RunResult], task: str) -> dict[str, Curve]:
-    """Mean curves over the finished runs of a task, by method."""
+    """Mean curves over the finished runs of a task, by method; a single run's own curve."""
     counting = [run for run in runs if run.counts and run.task == task]
     found = {}
     for method in order_methods([run.method for run in counting]):
-        curve = mean_curve([[run.curve for run in counting if run.method == method]])
+        curves = [run.curve for run in counting if run.method == method]
+        curve = curves[0] if len(curves) == 1 else mean_curve([curves])
         if curve is not None:
             found[method] = curve
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from reporting.intervals import bootstrap, mean_over_runs
-from run.files import METRICS_FILE
+from run.files import METRICS_CSV_FILE, METRICS_FILE
 from utils import json_object
 
 SCORE = "evaluation/normalized_score"
+# standard error over the episodes of an evaluation, and half a 95% interval in standard errors
+_ERROR, _HALF_WIDTH = "evaluation/normalized_score_se", 1.96
 # a figure does not show more points of a mean curve than this
 _MAX_POINTS = 200
 
@@ -26,7 +29,8 @@ class Curve:
         steps: (N,) environment steps collected online, ascending; 0 is the end of pretraining. For
             an average over tasks, the percentage of each run's steps.
         values: (N,) the metric.
-        low, high: (N,) ends of the mean's 95% interval; NaN for fewer than three runs per task.
+        low, high: (N,) ends of the 95% interval: of the mean over runs, or, for the score of one
+            run, over its evaluation episodes. NaN if unknown, and for two runs of a task.
         runs: Number of runs.
     """
 
@@ -41,23 +45,38 @@ class Curve:
         return bool(np.isfinite(self.low).any())
 
 
-def run_curve(steps: Sequence[float] = (), values: Sequence[float] = ()) -> Curve:
-    """The curve of one run."""
-    missing = np.full(len(steps), np.nan)
-    return Curve(np.array(steps, dtype=float), np.array(values, dtype=float), missing, missing, 1)
+def run_curve(
+    steps: Sequence[float] = (), values: Sequence[float] = (), errors: Sequence[float] = ()
+) -> Curve:
+    """The curve of one run, with the standard errors of its values if they are known."""
+    x, y = np.array(steps, dtype=float), np.array(values, dtype=float)
+    half = _HALF_WIDTH * np.array(errors or [np.nan] * len(x), dtype=float)
+    return Curve(x, y, y - half, y + half, 1)
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, without an incomplete last one; [] without the file.
+
+    A run of results/ has metrics.csv only.
 
     Raises:
         OSError, ValueError: the file is unreadable or damaged.
     """
     path = run_dir / METRICS_FILE
     if not path.exists():
-        return []
+        return _read_csv(run_dir / METRICS_CSV_FILE)
     complete = path.read_text().rpartition("\n")[0]
     return [json_object(line) for line in complete.splitlines()]
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            {name: x if name == "phase" else float(x) for name, x in row.items() if x}
+            for row in csv.DictReader(file)
+        ]
 
 
 def read_curve(rows: Sequence[Mapping[str, Any]], metric: str) -> Curve:
@@ -70,7 +89,8 @@ def read_curve(rows: Sequence[Mapping[str, Any]], metric: str) -> Curve:
     shown = [row for row in logged if row["phase"] == "pretrain"][-1:]
     shown += [row for row in logged if row["phase"] != "pretrain"]
     steps = [float(row["total_transitions_sampled"]) for row in shown]
-    return run_curve(steps, [float(row[metric]) for row in shown])
+    errors = [float(row.get(_ERROR, np.nan)) for row in shown] if metric == SCORE else []
+    return run_curve(steps, [float(row[metric]) for row in shown], errors)
 
 
 def mean_curve(groups: Sequence[Sequence[Curve]]) -> Curve | None:

@@ -185,8 +185,9 @@ def _legend_handles(runs: Sequence[RunResult], style: Mapping[str, Style]) -> li
     if unfinished:
         label = "not finished: x ended, > can continue"
         handles.append(Line2D([], [], ls=":", color=_GREY, label=label))
-    if any(curve.has_interval for curves in means for curve in curves.values()):
-        handles.append(_band_handle())
+    with_band = [c for curves in means for c in curves.values() if c.has_interval]
+    if with_band:
+        handles.append(_band_handle(with_band))
     return handles
 
 
@@ -206,8 +207,11 @@ def _handle(look: Style, label: str) -> Artist:
                   markersize=4, label=label)  # fmt: skip
 
 
-def _band_handle() -> Artist:
-    return Patch(color=_GREY, alpha=0.25, lw=0, label="95% interval of the mean")
+def _band_handle(curves: Sequence[Curve]) -> Artist:
+    """The entry of the bands of these curves."""
+    of = ["of the mean"] * any(curve.runs > 1 for curve in curves)
+    of += ["over evaluation episodes"] * any(curve.runs == 1 for curve in curves)
+    return Patch(color=_GREY, alpha=0.25, lw=0, label=f"95% interval {' or '.join(of)}")
 
 
 def _aggregate_curves(comparison: Comparison, style: Mapping[str, Style]) -> Figure:
@@ -220,8 +224,9 @@ def _aggregate_curves(comparison: Comparison, style: Mapping[str, Style]) -> Fig
         _handle(style[method], f"{method} ({curve.runs} runs)")
         for method, curve in comparison.curves.items()
     ]
-    if any(curve.has_interval for curve in comparison.curves.values()):
-        handles.append(_band_handle())
+    with_band = [curve for curve in comparison.curves.values() if curve.has_interval]
+    if with_band:
+        handles.append(_band_handle(with_band))
     _add_legend(figure, handles)
     return figure
 

@@ -1,0 +1,111 @@
+"""The runs kept in results/: evaluations and settings of each run, and a table over all of them.
+
+A kept run is a folder that all tools for runs can read: config.json without anything about the
+machine's folders, and metrics.csv with the evaluations only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from get_args import FLAGS, flags_with
+from reporting.curves import SCORE, read_rows
+from reporting.intervals import bootstrap, mean_over_runs
+from reporting.runs import RunResult
+from reporting.style import order_methods
+from reporting.tables import Table, format_interval, words
+from run.files import CONFIG_FILE, METRICS_CSV_FILE
+from utils import json_object
+
+OURS, BASELINE = "TD3+ODT", "ODT"
+# evaluations at the end of a run whose mean is its final score
+LAST = 5
+_COLUMNS = (
+    "phase", "iteration", "total_transitions_sampled", "time/total", SCORE,
+    "evaluation/normalized_score_se", "evaluation/raw_return_mean", "evaluation/length_mean_gm",
+    "evaluation/success_rate", "training/sup_loss", "training/rl_loss", "training/Q_mean",
+)  # fmt: skip
+_FACTS = ("method", "recurrent", "started", "python", "threads", "gpu", "packages", "git", "engine",
+          "fingerprint", "ended", "outcome")  # fmt: skip
+
+
+def kept_files(run: RunResult) -> dict[str, str]:
+    """The files of a finished run to keep, by name."""
+    config = json_object((run.folder / CONFIG_FILE).read_text())
+    rows = [row for row in read_rows(run.folder) if SCORE in row]
+    names = [name for name in _COLUMNS if any(name in row for row in rows)]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
+    text = json.dumps(_without_places(config), indent=1)
+    return {CONFIG_FILE: f"{text}\n", METRICS_CSV_FILE: table.getvalue()}
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's record without the paths and the description of its machine."""
+    settings = dict(config["settings"])
+    for name in flags_with("path"):
+        settings[name] = FLAGS[name].default
+    return {"settings": settings} | {name: config[name] for name in _FACTS if name in config}
+
+
+def final_score(run: RunResult) -> float:
+    """Mean of a run's last `LAST` evaluations of fine-tuning."""
+    return float(run.curve.values[run.curve.steps > 0][-LAST:].mean())
+
+
+def results_table(runs: Sequence[RunResult]) -> Table:
+    """Scores before and after fine-tuning by task and method, with 95% intervals over seeds.
+
+    The last column compares the method's final score with that of TD3+ODT.
+    """
+    counting = [run for run in runs if run.counts]
+    rows = []
+    for task in dict.fromkeys(run.task for run in counting):
+        by_method: dict[str, list[RunResult]] = {}
+        for run in counting:
+            if run.task == task:
+                by_method.setdefault(run.method, []).append(run)
+        for method in order_methods(list(by_method)):
+            texts = [task, method, len(by_method[method]), *_scores(by_method[method])]
+            texts.append("" if method == OURS else _lead(by_method.get(OURS), by_method[method]))
+            rows.append([words(text) for text in texts])
+    columns = ["task", "method", "seeds", "online steps", "after pretraining", "final", "change",
+               f"{OURS} minus this"]  # fmt: skip
+    return Table("results", "Results", columns, rows)
+
+
+def _scores(runs: Sequence[RunResult]) -> list[str]:
+    before = np.array([run.before for run in runs])
+    final = np.array([final_score(run) for run in runs])
+    steps = round(float(np.mean([run.online_steps for run in runs])), -3)
+    change = _with_interval(final - before, "+")
+    return [f"{steps:,.0f}", _with_interval(before), _with_interval(final), change]
+
+
+def _with_interval(values: np.ndarray, sign: str = "") -> str:
+    mean, low, high = (float(x) for x in bootstrap([values], mean_over_runs))
+    return " ".join((f"{mean:{sign}.1f}", format_interval(low, high, 1))).strip()
+
+
+def _lead(ours: Sequence[RunResult] | None, other: Sequence[RunResult]) -> str:
+    if not ours:
+        return ""
+    samples = [np.array([final_score(run) for run in runs]) for runs in (ours, other)]
+    mean, low, high = (float(x) for x in bootstrap(samples, _difference))
+    return " ".join((f"{mean:+.1f}", format_interval(low, high, 1))).strip()
+
+
+def _difference(ours: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return ours.mean(axis=1) - other.mean(axis=1)

@@ -1,0 +1,65 @@
+"""Keep the evaluations and settings of finished runs, with a table and a figure of all of them.
+
+    python scripts/publish_results.py RUNS [RUNS ...] --out results --figure docs/images/results.png
+
+RUNS are folders of runs or their parents. The output folder holds config.json and metrics.csv of
+each run in TASK/METHOD/seedN, which the other scripts read like the run itself, and table.md. Given
+the output folder itself as RUNS, only the table and the figure are made.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from get_args import OneLineParser
+from reporting.figures import learning_curves
+from reporting.results import kept_files, results_table
+from reporting.runs import read_runs, run_folders
+from reporting.style import save_figure, styles
+from reporting.tables import to_markdown
+from utils import UserError, write_output
+
+
+def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
+    """Copy the finished runs to `out` and describe all runs there.
+
+    Raises:
+        UserError: there are no finished runs, or a file cannot be written.
+    """
+    runs, warnings = read_runs(run_folders(folders))
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    for run in runs:
+        folder = out / run.task / run.method / f"seed{run.seed}"
+        if run.counts and folder.resolve() != run.folder.resolve():
+            for name, content in kept_files(run).items():
+                write_output(folder / name, content.encode())
+    kept, _ = read_runs(run_folders([out]))
+    write_output(out / "table.md", to_markdown(results_table(kept)).encode())
+    if figure is not None:
+        save_figure(learning_curves(kept, styles([run.method for run in kept])), figure)
+    print(f"{len(kept)} runs in {out}")
+    print(to_markdown(results_table(kept)), end="")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUNS", help="folders of runs or their parents")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of kept runs")
+    add("--figure", type=Path, metavar="FILE", help="learning curves (.png, .pdf or .svg)")
+    args = parser.parse_args(argv)
+    try:
+        publish(args.runs, args.out, args.figure)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

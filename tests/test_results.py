@@ -1,0 +1,82 @@
+"""scripts/publish_results.py, and the runs kept in results/."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reporting.results import final_score, results_table
+from reporting.runs import read_runs, run_folders
+from reporting.tables import to_markdown
+from scripts.publish_results import main
+from tests.conftest import ROOT
+from tests.report_runs import finished_run, settings
+
+TASK = "maze2d-umaze-v1"
+RESULTS = ROOT / "results"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Three seeds of two methods with seven evaluations each."""
+    for seed in range(3):
+        rising = [10.0 * i + seed for i in range(1, 8)]
+        finished_run(tmp_path / f"a{seed}", 5.0, rising, **settings("TD3+ODT", TASK, seed))
+        finished_run(tmp_path / f"b{seed}", 5.0, [8.0 + seed] * 7, **settings("ODT", TASK, seed))
+    return tmp_path
+
+
+def test_kept_runs_give_the_same_curves(runs: Path, tmp_path: Path, capsys) -> None:
+    out, figure = tmp_path / "kept", tmp_path / "curves.png"
+    assert main([str(runs), "--out", str(out), "--figure", str(figure)]) == 0
+    assert figure.stat().st_size > 10_000
+    original, _ = read_runs([folder for folder in run_folders([runs]) if out not in folder.parents])
+    kept, warnings = read_runs(run_folders([out]))
+    assert not warnings and len(kept) == len(original) == 6
+    for a, b in zip(original, kept, strict=True):
+        assert (a.task, a.method, a.seed, a.state, a.offline) == (
+            b.task, b.method, b.seed, b.state, b.offline
+        )  # fmt: skip
+        np.testing.assert_allclose(a.curve.steps, b.curve.steps)
+        np.testing.assert_allclose(a.curve.values, b.curve.values)
+    # the last five evaluations of seed 0: 30 to 70
+    assert final_score(kept[-3]) == pytest.approx(50.0)
+    assert "| 51.0 [50.0, 52.0] | +46.0 [45.0, 47.0]" in capsys.readouterr().out
+    # making the table again from the kept runs alone changes nothing
+    before = (out / "table.md").read_bytes()
+    assert main([str(out), "--out", str(out)]) == 0
+    assert (out / "table.md").read_bytes() == before
+
+
+def test_kept_settings_name_no_folder_of_the_machine(runs: Path, tmp_path: Path) -> None:
+    assert main([str(runs), "--out", str(tmp_path / "kept")]) == 0
+    for path in (tmp_path / "kept").rglob("config.json"):
+        config = json.loads(path.read_text())
+        assert "command" not in config and "platform" not in config
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_lead_has_an_interval_and_needs_three_seeds(runs: Path) -> None:
+    every, _ = read_runs(run_folders([runs]))
+    table = results_table(every)
+    assert [row[-1].text for row in table.rows] == ["", "+42.0 [40.7, 43.3]"]
+    two = [run for run in every if run.seed < 2]
+    assert [row[-1].text for row in results_table(two).rows] == ["", "+42.0"]
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path: Path, capsys) -> None:
+    assert main([str(tmp_path), "--out", str(tmp_path / "kept")]) == 2
+    assert "contains no run" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="no results yet")
+def test_the_kept_table_is_that_of_the_kept_runs() -> None:
+    runs, warnings = read_runs(run_folders([RESULTS]))
+    assert not warnings
+    assert (RESULTS / "table.md").read_text() == to_markdown(results_table(runs))
+    assert all(run.counts and run.iterations >= 100 for run in runs)
+    budgets: dict[str, set[object]] = {}
+    for run in runs:
+        budgets.setdefault(run.task, set()).add(run.settings["max_online_iters"])
+    assert all(len(budget) == 1 for budget in budgets.values())
