@@ -4,10 +4,11 @@ SEED ?= 16
 RUN_STEPS ?= 100000
 RUN_ENV ?= maze2d-umaze-v1
 RUN_ARGS ?= --device cpu --embed_dim 128 --n_layer 2 --n_head 2 --K 1 --eval_context_length 1 \
-	--eval_rtg 60 --online_rtg 60 --num_eval_episodes 20 --replay_size 2500 \
+	--eval_rtg 120 --online_rtg 120 --num_eval_episodes 50 --replay_size 2500 \
 	--actor_rl_coeff 0.1 --use_entropy_reg 0 --stoc 0 --actor_sup_coeff 1 \
+	--learning_rate 0.001 --warmup_steps 1000 \
 	--weight_decay 0.0001 --critic_learning_rate 0.0002 --num_actor_update_interval 1 \
-	--num_updates_per_pretrain_iter 5000 --max_online_iters 30 --eval_interval 5 \
+	--num_updates_per_pretrain_iter 1500 --max_online_iters 30 --eval_interval 3 \
 	--minimum_sapairs_per_iter 1000
 
 PYTHON ?= python3
@@ -32,11 +33,15 @@ setup: $(VENV)/.runtime ## make .venv with what training needs
 
 legacy: $(LEGACY)/.installed ## make .venv-legacy with the original engine, for --env_backend d4rl
 
-run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tune online, plot the learning curve
+run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tune online, plot curve and paths
 	@dir="$(RUN_DIR)/$$(date +%Y%m%d-%H%M%S)" && set -x && \
 	$(BIN) main.py --env $(RUN_ENV) --data_dir $(RUN_DATA) --run_dir "$$dir" --seed $(SEED) \
 		$(RUN_ARGS) && \
-	$(BIN) scripts/plot_learning_curve.py "$$dir" --out "$$dir/learning_curve.png"
+	$(BIN) scripts/plot_paths.py "$$dir" --out "$$dir/paths.png" && \
+	$(BIN) scripts/plot_learning_curve.py "$$dir" --out "$$dir/learning_curve.png" && \
+	{ set +x; } 2>/dev/null && \
+	echo "Results: $$dir (learning_curve.png, paths.png, metrics.csv)" && \
+	echo "Next, train up to 120,000 steps: $(BIN) main.py --resume $$dir --max_online_iters 100"
 
 motivation: $(VENV)/.runtime ## the one-step bandit of the paper's section 3.1: figures and a conclusion
 	$(BIN) motivation/motivation.py --out exp/motivation
