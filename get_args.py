@@ -157,6 +157,11 @@ class Settings:
         within=NOT_NEGATIVE)
     num_updates_per_pretrain_iter: int = flag(5000, PRETRAIN, "actor updates per pretraining "
         "iteration", within=AT_LEAST_ONE)
+    init_from: str = flag("", PRETRAIN, "run, checkpoint file or exported policy whose networks "
+        "replace pretraining: a run's are those at the end of its pretraining",
+        shown_default="pretrain", fixed=True, path=True)
+    init_optimizer: int = flag(0, PRETRAIN, "1 takes the optimisers and the progress of the "
+        "learning-rate warm-up of --init_from too, 0 starts new ones", choices=SWITCH, fixed=True)
     RL_from_start: int = flag(0, PRETRAIN, "1 uses --actor_rl_coeff and --actor_sup_coeff in "
         "pretraining too", choices=SWITCH)
 
@@ -419,9 +424,14 @@ def given_flags(argv: Sequence[str] | None, recurrent: bool) -> dict[str, Any]:
 
 
 def make_settings(values: Mapping[str, Any], recurrent: bool = False) -> Settings:
-    """Settings from flag values by name; an alias of a task becomes its name."""
+    """Settings from flag values by name.
+
+    An alias of a task becomes its name; --init_from sets --max_pretrain_iters 0.
+    """
     name = values["env"]
     resolved = dict(values) | {"env": ALIASES.get(name, name)}
+    if values["init_from"]:
+        resolved["max_pretrain_iters"] = 0
     return Settings(**resolved, env_alias=name if name in ALIASES else "", recurrent=recurrent)
 
 

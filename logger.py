@@ -46,6 +46,7 @@ class Logger:
         engine: The physics engine and its version, for config.json.
         device: The device of training, for config.json.
         rows: Rows to keep when a run is resumed; later ones are dropped.
+        origin: Where a new run's networks come from, for config.json.
 
     Raises:
         UserError: files of an earlier session cannot be read (nothing is written then), or files
@@ -60,9 +61,10 @@ class Logger:
         engine: str = "",
         device: torch.device = _CPU,
         rows: int = 0,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_dir = run_dir
-        config, warnings = make_config(run_dir, settings, fingerprint, engine, device)
+        config, warnings = make_config(run_dir, settings, fingerprint, engine, device, origin)
         self._files = MetricsFiles(run_dir, rows)
         try:
             write_config(run_dir, config)
@@ -73,8 +75,7 @@ class Logger:
         if settings.log_to_tb:
             self._open("TensorBoard", lambda: TensorBoardWriter(run_dir, self._files.read()))
         if settings.wandb_mode != "disabled":
-            name, run_id = config["method"] + settings.suffix, config["wandb_id"]
-            make = lambda: self._open_wandb(settings, name, run_id)  # noqa: E731
+            make = lambda: self._open_wandb(settings, config)  # noqa: E731
             self._open("wandb", lambda: InBackground("wandb", make, _WANDB_PATIENCE))
         for warning in warnings:
             self.warning(warning)
@@ -137,8 +138,8 @@ class Logger:
         except Exception as error:
             self._without(name, error)
 
-    def _open_wandb(self, settings: Settings, method: str, run_id: str) -> WandbWriter:
-        writer = WandbWriter(self.run_dir, settings, method, run_id)
+    def _open_wandb(self, settings: Settings, config: Mapping[str, Any]) -> WandbWriter:
+        writer = WandbWriter(self.run_dir, settings, config)
         if writer.problem:
             folder = shlex.quote(str(self.run_dir))
             self.warning(

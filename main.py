@@ -24,22 +24,23 @@ from evaluation import (
 from fast_cpu.device_tuning import check_device, tune_device
 from get_args import Settings
 from logger import Logger
+from policy_export.initial import open_source
 from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.checkpoint import CheckpointStore
 from run.files import VIDEO_FOLDER
 from run.folder import create_run_dir, method_name
-from run.progress import Progress, ProgressDisplay, online_budget
+from run.progress import Progress, ProgressDisplay, online_budget, online_rows
 from run.resume import open_run, read_settings
 from run.setting_checks import check_settings, notices
-from run.snapshot import best_policy_state, checkpoint_state, restore
+from run.snapshot import best_policy_state, checkpoint_state, pretrained_state, restore
 from run.state import RunSession
 from run.stopping import Stopped, StopSignal, explain, run_program
-from run.video import VideoRecorder
+from run.video import VideoRecorder, save_or_warn
 from tasks import get_task
 from trainer import Trainer
-from trajectories import Batch, TrajectoryDataset
+from trajectories import Batch, Moments, TrajectoryDataset
 from utils import seed_everything, select_device
 
 # evaluation environments have the seeds 0, 1, ..., collection environments 100, 101, ...
@@ -59,14 +60,18 @@ class Experiment:
 
     def __init__(self, settings: Settings, stop: Callable[[], bool] = lambda: False) -> None:
         resumed = open_run(settings) if settings.resume else None
+        source = open_source(settings) if settings.init_from and not resumed else None
         self.settings, self.task, self._stop = settings, get_task(settings.env), stop
         self.device = select_device(settings.device, settings.force_device)
         check_device(self.device, settings.precision, bool(settings.compile))
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
         seed_everything(settings.seed)
         self.trainer = Trainer(settings, self.task, self.device)
+        if source:
+            source.load_into(self.trainer)
         self._make_environments()
-        data = self._load_data(path)
+        start = resumed or source
+        data = self._load_data(path, start.normalization if start else None)
         # after loading, so that memory freed by it returns to the system
         tune_device(self.device, settings.precision)
         self.on_policy: OnPolicyBuffer | None = None
@@ -85,14 +90,16 @@ class Experiment:
             self.trainer.set_coefficients(*self._coefficients())
         score = float(self.task.normalized_score(data.raw_returns.mean()))
         facts = data.fingerprint | {"mean_normalized_score": score}
-        engine = self.eval_envs.engine
-        self.logger = Logger(self.run_dir, settings, facts, engine, self.device, self.progress.rows)
+        self.logger = Logger(
+            self.run_dir, settings, facts, self.eval_envs.engine, self.device, self.progress.rows,
+            source.origin if source else None,
+        )  # fmt: skip
         self.checkpoints = CheckpointStore(
             self.run_dir, settings.keep_checkpoints, resumed.state if resumed else None
         )
         self._introduce(data)
-        if resumed:
-            self.logger.info(resumed.start)
+        if start:
+            self.logger.info(start.summary)
 
     def _introduce(self, data: TrajectoryDataset) -> None:
         for notice in [*notices(self.settings), *data.notices]:
@@ -114,29 +121,23 @@ class Experiment:
         self.online_envs = make(range(COLLECTION_SEED, COLLECTION_SEED + s.num_online_rollouts))
         self.video = VideoRecorder(self.eval_envs) if s.video_debug else None
 
-    def _load_data(self, path: Path) -> TrajectoryDataset:
-        """Fill the replay buffer with the offline data."""
+    def _load_data(self, path: Path, normalization: Moments | None) -> TrajectoryDataset:
+        """Fill the replay buffer with the offline data, normalised by its own moments or these."""
         s = self.settings
         data = load_dataset(
             path,
             self.task,
             remove_trivial=bool(s.remove_trivial_trajs),
             delayed_reward=s.delayed_reward,
-            spare_rows=self._online_rows(),
+            spare_rows=online_rows(s),
         )
+        if normalization:
+            data.normalize_by(*normalization)
         self.rollout_settings = RolloutSettings(
             self.task, s.eval_context_length, data.state_mean, data.state_std, s.delayed_reward
         )
         self.buffer = ReplayBuffer(data, s.replay_size, self.task.rtg_scale, self.device)
         return data
-
-    def _online_rows(self) -> int:
-        """Buffer rows to reserve for collected transitions."""
-        s, horizon = self.settings, self.task.horizon
-        iteration = s.minimum_sapairs_per_iter + s.num_online_rollouts * horizon
-        # twice the buffer's capacity, so that old rows are dropped in large blocks
-        capacity = 2 * s.replay_size * horizon
-        return min(online_budget(s), capacity, s.max_online_iters * iteration) + iteration
 
     def run(self) -> None:
         """Pretrain, then fine-tune."""
@@ -162,6 +163,11 @@ class Experiment:
     def finetune(self) -> None:
         """Collect episodes and train on the replay buffer, until the iterations or budget end."""
         s, progress = self.settings, self.progress
+        if s.init_from and not progress.rows:
+            # iteration 0 only evaluates
+            self._start_phase("online")
+            progress.iterations["online"] = -1
+            self._finish_iteration(self.evaluate(), last=True)
         sample = partial(self.buffer.sample, s.batch_size, s.K)
         while progress.iterations_left(s)["online"]:
             self._start_phase("online")
@@ -208,19 +214,10 @@ class Experiment:
             acting, both = self.rollout_settings, lambda: (show(), record())
             episodes = rollout(actor, self.eval_envs, acting, target, after_step=both)
         if self.video:
-            self._save_video(self.video)
+            file = f"{VIDEO_FOLDER}/{self.progress.phase}_{self.progress.iteration + 1}.gif"
+            self.video = save_or_warn(self.video, self.run_dir, file, self.logger.warning)
         metrics = evaluation_metrics(episodes, self.task)
         return metrics | {"time/evaluation": time.perf_counter() - start}
-
-    def _save_video(self, video: VideoRecorder) -> None:
-        name = f"{VIDEO_FOLDER}/{self.progress.phase}_{self.progress.iteration + 1}.gif"
-        try:
-            video.save(self.run_dir / name)
-        except OSError as error:
-            self.logger.warning(f"{name} not written: {error}")
-        if video.problem:
-            self.logger.warning(f"no videos: {video.problem}")
-            self.video = None
 
     def _start_phase(self, phase: str) -> None:
         """Set the phase's coefficients and reset the target networks, once per phase."""
@@ -256,10 +253,13 @@ class Experiment:
         metrics["replay/transitions"] = self.buffer.num_transitions
         metrics["time/total"] = progress.seconds
         self.logger.log(progress.phase, progress.iteration, progress.transitions, metrics)
+        progress.rows += 1
         score = metrics.get("evaluation/normalized_score", -math.inf)
         if score > progress.best_score:
             progress.best_score = score
             self.checkpoints.save_best(best_policy_state(self, metrics))
+        if last and progress.phase == "pretrain":
+            self.checkpoints.save_pretrained(pretrained_state(self))
         stopping = self._stop()
         if last or stopping or progress.iteration % interval == 0:
             self.checkpoints.save(checkpoint_state(self), self.buffer.collected)

@@ -27,6 +27,10 @@ PADDING_DONE = 2.0
 Info = dict[str, Tensor]
 
 
+# mean and standard deviation of the states, (obs_dim,) float64 each
+Moments = tuple[np.ndarray, np.ndarray]
+
+
 @dataclass
 class TrajectoryDataset:
     """Offline trajectories as flat arrays, one after another, sorted by ascending return.
@@ -73,6 +77,16 @@ class TrajectoryDataset:
     def num_trajectories(self) -> int:
         """M."""
         return len(self.lengths)
+
+    def normalize_by(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Replace the moments, by which states are normalised, with those of --init_from."""
+        pairs = (self.state_mean, mean), (self.state_std, std)
+        if not all(np.allclose(ours, theirs, rtol=1e-6) for ours, theirs in pairs):
+            self.notices.append(
+                "--init_from: states are normalised with the mean and standard deviation its "
+                "networks were trained with, which are not those of this dataset"
+            )
+        self.state_mean, self.state_std = mean, std
 
     def summary(self, task: D4RLTask) -> str:
         """One line: size, mean raw return and mean length with their ranges, and mean score."""

@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,19 @@ def open_policy(path: Path, device: torch.device | str = "cpu", best: bool = Fal
     )
 
 
-def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool = False) -> Policy:
+def policy_of_run(
+    run_dir: Path,
+    device: torch.device | str = "cpu",
+    best: bool = False,
+    state: Mapping[str, Any] | None = None,
+) -> Policy:
     """The policy of a run's newest checkpoint, or of its best evaluation.
+
+    Args:
+        run_dir: The run's folder.
+        device: Device of the actor.
+        best: Whether to use the best evaluation.
+        state: The checkpoint, if it has been read already.
 
     Raises:
         UserError: not a run folder, no checkpoint in it, or a file is damaged.
@@ -122,7 +134,8 @@ def policy_of_run(run_dir: Path, device: torch.device | str = "cpu", best: bool 
     config = _read_json(run_dir / CONFIG_FILE)
     recorded = config.get("settings")
     settings = checked_settings(run_dir / CONFIG_FILE, recorded, extra=("env", "seed"))
-    state = load_best(run_dir) if best else load_checkpoint(run_dir)
+    if state is None:
+        state = load_best(run_dir) if best else load_checkpoint(run_dir)
     owner = f"{run_dir}: the checkpoint"
     if state.get("env") != settings.env:
         raise UserError(f"{owner} is of {state.get('env')}, {CONFIG_FILE} of {settings.env}")

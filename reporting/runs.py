@@ -16,6 +16,7 @@ from typing import Any
 
 from get_args import FLAGS, flags_with
 from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
+from run.config import describe_origin
 from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 from run.state import FINISHED, run_state
 from sweeps.state import Status, read_status
@@ -40,7 +41,7 @@ class RunResult:
         base: The method named by its losses alone (run/folder.py).
         seed: The run's seed.
         state: A state of run/state.py, "planned" or "damaged".
-        note: Why it ended early, resumes and attempts; may be "".
+        note: Why it ended early, the source of its networks, resumes and attempts; may be "".
         settings: All flags; empty if the run has not started.
         curve: The metric over the steps collected online.
         iterations: Finished online iterations.
@@ -162,6 +163,10 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     try:
         config = json_object((folder / CONFIG_FILE).read_text())
         settings, method = config["settings"], config["method"]
+        origin = config.get("origin")
+        if origin:
+            # runs from different seeds of one pretraining are the same method
+            settings |= {"init_from": describe_origin(origin, seed=False)}
         state, error_text = run_state(folder, config)
         offline = (config["fingerprint"] or {}).get("mean_normalized_score")
         run = RunResult(
@@ -172,7 +177,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             base=method,
             seed=int(settings["seed"]),
             state=state,
-            note=_note(error_text, len(config.get("resumed", ())), status),
+            note=_note(error_text, len(config.get("resumed", ())), status, origin),
             settings=settings,
             offline=None if offline is None else float(offline),
             started=str(config["started"]),
@@ -198,9 +203,12 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _note(error: str, resumed: int, status: Status | None) -> str:
-    """Why a run ended early and how often it was started, in one line."""
+def _note(
+    error: str, resumed: int, status: Status | None, origin: Mapping[str, Any] | None = None
+) -> str:
+    """Why a run ended early, where it started from and how often, in one line."""
     parts = [error or (status.message if status else "")]
+    parts += [f"initialised from {describe_origin(origin)}"] if origin else []
     if resumed:
         parts.append(f"resumed {resumed} time{'s' * (resumed > 1)}")
     if status and status.attempts > 1:

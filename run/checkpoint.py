@@ -4,6 +4,7 @@ run_dir/checkpoints/ holds
 
     000012-online-40.pt      the state of the run, for the newest `--keep_checkpoints` iterations
     best.pt                  the policy of the best evaluation
+    pretrained.pt            networks and optimisers at the end of pretraining, for `--init_from`
     rows-000000-000031.pt    collected trajectories 0 to 30
 
 A checkpoint refers to the collected trajectories it needs instead of containing them. Each is
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from run.files import BEST_FILE, CHECKPOINT_FOLDER
+from run.files import BEST_FILE, CHECKPOINT_FOLDER, PRETRAINED_FILE
 from utils import UserError, atomic_write, half_written
 
 FORMAT = 2
@@ -71,7 +72,7 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any]:
     problems = []
     for path in state_files(run_dir):
         try:
-            state = _read_state(path)
+            state = read_state(path)
             state["collected"] = _read_rows(path, state.get("buffer"))
             state["number"] = _number(path)
         except UserError as error:
@@ -92,10 +93,15 @@ def load_best(run_dir: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    return _read_state(run_dir / CHECKPOINT_FOLDER / BEST_FILE)
+    return read_state(run_dir / CHECKPOINT_FOLDER / BEST_FILE)
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
+    """A checkpoint, best.pt or pretrained.pt, without collected trajectories.
+
+    Raises:
+        UserError: it is missing, damaged or of another format.
+    """
     state = read_file(path)
     if state.get("format") != FORMAT:
         raise UserError(
@@ -204,11 +210,18 @@ class CheckpointStore:
 
     def save_best(self, state: dict[str, Any]) -> None:
         """Write the policy of the best evaluation so far."""
+        self._save_as(BEST_FILE, state)
+
+    def save_pretrained(self, state: dict[str, Any]) -> None:
+        """Write the networks and optimisers at the end of pretraining."""
+        self._save_as(PRETRAINED_FILE, state)
+
+    def _save_as(self, name: str, state: dict[str, Any]) -> None:
         try:
             self._folder.mkdir(exist_ok=True)
-            write_verified(self._folder / BEST_FILE, {"format": FORMAT, **state})
+            write_verified(self._folder / name, {"format": FORMAT, **state})
         except OSError as error:
-            logger.warning("best policy not written: %s", error)
+            logger.warning("%s not written: %s", name, error)
 
     def _delete_old(self) -> None:
         files = state_files(self._folder.parent)

@@ -89,6 +89,7 @@ def make_config(
     fingerprint: Mapping[str, Any] | None,
     engine: str,
     device: torch.device,
+    origin: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The config.json of a new run, or that of a resumed run with this session added.
 
@@ -100,6 +101,7 @@ def make_config(
         fingerprint: Facts about the offline dataset.
         engine: The physics engine and its version.
         device: The device of training.
+        origin: Where a new run's networks come from, with --init_from.
 
     Returns:
         The new content, and warnings about what differs from earlier sessions.
@@ -113,6 +115,7 @@ def make_config(
     about = {"settings": recorded, "method": method_name(settings), "recurrent": settings.recurrent}
     session = _session(device) | {"engine": engine, "fingerprint": plain(fingerprint)}
     if not path.exists():
+        about |= {"origin": plain(origin)} if origin else {}
         return {**about, **session, **_wandb_identity(run_dir, {})}, []
     try:
         config = json_object(path.read_text())
@@ -128,6 +131,13 @@ def make_config(
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: not the config of a run ({error}); restore the file") from None
     return config | about, warnings
+
+
+def describe_origin(origin: Mapping[str, Any], seed: bool = True) -> str:
+    """The source of a run's networks: "TD3+ODT seed 16, pretrain iteration 5"."""
+    phase = origin.get("phase", "")
+    method = f"{origin.get('method')}" + (f" seed {origin.get('seed')}" if seed else "")
+    return f"{method}, {phase} iteration {origin.get('iterations', {}).get(phase)}"
 
 
 def _session(device: torch.device) -> dict[str, Any]:

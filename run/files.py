@@ -3,7 +3,8 @@
 CONFIG_FILE = "config.json"
 METRICS_FILE, METRICS_CSV_FILE = "metrics.jsonl", "metrics.csv"
 LOCK_FILE = "run.lock"
-CHECKPOINT_FOLDER, BEST_FILE = "checkpoints", "best.pt"
+CHECKPOINT_FOLDER = "checkpoints"
+BEST_FILE, PRETRAINED_FILE = "best.pt", "pretrained.pt"
 TENSORBOARD_FOLDER, VIDEO_FOLDER = "tensorboard", "videos"
 DIVERGENCE_FILE = "divergence.json"
 # written by scripts/sweep.py before and during a run

@@ -28,10 +28,12 @@ class Progress:
 
     Attributes:
         phase: "pretrain" or "online"; "" before the first iteration.
-        iterations: Finished iterations of each phase.
+        iterations: Finished iterations of each phase; online -1 during the evaluation that
+            `--init_from` logs as iteration 0.
         transitions: Environment steps collected online.
         collected: Metrics of the episodes collected in the current online iteration, else empty.
         best_score: Best normalised score of an evaluation.
+        rows: Logged rows.
         started: Start of training by `time.perf_counter`, minus the time of earlier sessions.
     """
 
@@ -40,6 +42,7 @@ class Progress:
     transitions: int = 0
     collected: dict[str, float] = field(default_factory=dict)
     best_score: float = -math.inf
+    rows: int = 0
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -59,11 +62,6 @@ class Progress:
         return f"{self.phase} iteration {self.iteration}{steps}"
 
     @property
-    def rows(self) -> int:
-        """Logged rows: one per finished iteration."""
-        return sum(self.iterations.values())
-
-    @property
     def seconds(self) -> float:
         """Time since the start of training, without interruptions."""
         return time.perf_counter() - self.started
@@ -71,7 +69,8 @@ class Progress:
     @classmethod
     def of_checkpoint(cls, state: Mapping[str, Any]) -> Progress:
         """The progress that a checkpoint recorded, see `run.snapshot.checkpoint_state`."""
-        names = ("phase", "iterations", "transitions", "collected_metrics", "best_score")
+        names = ("phase", "iterations", "transitions", "collected_metrics", "best_score",
+                 "rows_logged")  # fmt: skip
         return cls(*(state[name] for name in names))
 
     def iterations_left(self, settings: Settings) -> dict[str, int]:
@@ -85,7 +84,7 @@ class Progress:
         # an iteration that was stopped during training has already collected
         current = bool(self.collected)
         begun = self.iterations["online"] + current
-        if begun:
+        if begun > 0:
             budget = online_budget(settings) - self.transitions
             online = min(online, current + max(0, math.ceil(budget * begun / self.transitions)))
         return {"pretrain": max(pretrain, 0), "online": max(online, 0)}
@@ -94,6 +93,16 @@ class Progress:
 def online_budget(settings: Settings) -> int:
     """Environment steps after which fine-tuning ends."""
     return settings.max_online_transitions or get_task(settings.env).online_budget
+
+
+def online_rows(settings: Settings) -> int:
+    """Buffer rows to reserve for collected transitions."""
+    horizon = get_task(settings.env).horizon
+    iteration = settings.minimum_sapairs_per_iter + settings.num_online_rollouts * horizon
+    # twice the buffer's capacity, so that old rows are dropped in large blocks
+    capacity = 2 * settings.replay_size * horizon
+    limit = settings.max_online_iters * iteration
+    return min(online_budget(settings), capacity, limit) + iteration
 
 
 class ProgressDisplay:

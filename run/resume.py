@@ -24,6 +24,7 @@ from run.files import CONFIG_FILE
 from run.progress import Progress, online_budget
 from run.state import FINISHED, RunSession
 from run.stopping import Complete
+from trajectories import Moments
 from utils import UserError, json_object
 
 
@@ -93,14 +94,16 @@ class ResumedRun:
         session: Holds the lock.
         state: The newest intact checkpoint.
         progress: How far the run had come then.
+        normalization: Mean and standard deviation of the states, if those are not the dataset's.
     """
 
     session: RunSession
     state: dict[str, Any]
     progress: Progress
+    normalization: Moments | None
 
     @property
-    def start(self) -> str:
+    def summary(self) -> str:
         """Where the run continues, in one line."""
         within = self.progress.collected or self.state["trainer"]["tick"]
         place = f"within {self.progress.place}" if within else f"from {self.progress.reached}"
@@ -128,7 +131,11 @@ def open_run(settings: Settings) -> ResumedRun:
         raise UserError(problem)
     if last_session(config).get("outcome") == FINISHED:
         _check_unfinished(settings, progress)
-    return ResumedRun(session, state, progress)
+    normalization = None
+    if settings.init_from:
+        mean, std = (state["normalization"][name].numpy() for name in ("mean", "std"))
+        normalization = mean, std
+    return ResumedRun(session, state, progress, normalization)
 
 
 def _flags_without_effect(

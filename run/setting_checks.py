@@ -72,6 +72,10 @@ def _check_paths(s: Settings) -> None:
         s.env_backend == "d4rl" and s.video_debug == 1,
         "--video_debug 1: --env_backend d4rl cannot render; drop one of them",
     )
+    _refuse_if(
+        s.init_optimizer == 1 and not s.init_from,
+        "--init_optimizer 1: there is no run to take optimisers from; add --init_from",
+    )
     _refuse_if(not s.save_dir, "--save_dir is empty; give a folder")
     _refuse_if(not s.data_dir, "--data_dir is empty; give a folder")
     for name in ("exp_name", "suffix"):
@@ -192,9 +196,9 @@ def _check_ablations(s: Settings) -> None:
         "return-to-go; drop one of them",
     )
     _refuse_if(
-        s.jump_start_steps > 0 and s.max_pretrain_iters == 0,
+        s.jump_start_steps > 0 and s.max_pretrain_iters == 0 and not s.init_from,
         f"--jump_start_steps {s.jump_start_steps}: needs a pretrained policy, but "
-        "--max_pretrain_iters is 0; change one of them",
+        "--max_pretrain_iters is 0; change one of them, or pass --init_from",
     )
     _refuse_if(
         s.jump_start_steps > 0 and s.rl_algo == "PPO",

@@ -19,6 +19,9 @@ from run.progress import Progress
 if TYPE_CHECKING:
     from d4rl_envs.vector import EnvVector
 
+# in the state of a trainer
+OPTIMIZERS = ("actor_optimizer", "critic_optimizer", "temperature_optimizer")
+
 
 class Parts(Protocol):
     """The parts of a run that a checkpoint covers, see `main.Experiment`."""
@@ -42,6 +45,17 @@ def best_policy_state(run: Parts, metrics: Mapping[str, float]) -> dict[str, Any
         **_identity(run),
         "trainer": {"actor": run.trainer.nets.actor.state_dict()},
         "evaluation": {k: v for k, v in metrics.items() if k.startswith("evaluation/")},
+    }
+
+
+def pretrained_state(run: Parts) -> dict[str, Any]:
+    """What pretrained.pt contains: networks, optimisers and their counter of updates."""
+    state = run.trainer.state_dict()
+    names = ("actor", "critic", "log_temperature", *OPTIMIZERS, "actor_updates")
+    return {
+        **_identity(run),
+        "rows_logged": run.progress.rows,
+        "trainer": {name: state[name] for name in names},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,19 @@ class VideoRecorder:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(video)
+
+
+def save_or_warn(
+    recorder: VideoRecorder, run_dir: Path, name: str, warn: Callable[[str], object]
+) -> VideoRecorder | None:
+    """Write a run's video, or warn; returns None if no more videos can be recorded."""
+    try:
+        recorder.save(run_dir / name)
+    except OSError as error:
+        warn(f"{name} not written: {error}")
+    if recorder.problem:
+        warn(f"no videos: {recorder.problem}")
+    return None if recorder.problem else recorder
 
 
 def _gif(frames: Sequence[Image.Image], seconds: float) -> bytes:

@@ -29,8 +29,7 @@ class WandbWriter:
     Args:
         run_dir: The run's folder.
         settings: The run's settings.
-        method: Its method, including the suffix.
-        run_id: The id shared by all sessions of the run.
+        config: The content of its config.json.
 
     Attributes:
         problem: Why the service could not be reached; "" if it could or was not requested.
@@ -40,9 +39,10 @@ class WandbWriter:
         Exception: (from every method) whatever wandb raises.
     """
 
-    def __init__(self, run_dir: Path, settings: Settings, method: str, run_id: str) -> None:
+    def __init__(self, run_dir: Path, settings: Settings, config: Mapping[str, Any]) -> None:
         import wandb  # slow to import
 
+        method = config["method"] + settings.suffix
         self._wandb, self._run_dir = wandb, run_dir
         self._artifacts = bool(settings.wandb_artifacts)
         quiet = wandb.Settings(
@@ -59,9 +59,9 @@ class WandbWriter:
             "group": f"{settings.env}-{method}",
             "job_type": "finetune" if settings.max_online_iters else "pretrain",
             "tags": tags(settings, method),
-            "id": run_id,
+            "id": config["wandb_id"],
             "resume": "allow",
-            "config": config_of(settings, method),
+            "config": config_of(settings, config),
             "settings": quiet,
         }
         self.problem = ""
@@ -108,7 +108,12 @@ def tags(settings: Settings, method: str) -> list[str]:
     return [word[:_TAG_LENGTH] for word in dict.fromkeys(words)]
 
 
-def config_of(settings: Settings, method: str) -> dict[str, Any]:
-    """All settings, plus `task`, `family`, `method` and `sweep` to group tables by."""
+def config_of(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings, plus `task`, `family`, `method` and `sweep` to group tables by.
+
+    With --init_from also `origin`, as in config.json.
+    """
+    method = config["method"] + settings.suffix
     about = {"task": settings.env, "method": method, "sweep": settings.exp_name}
+    about |= {"origin": config["origin"]} if "origin" in config else {}
     return dataclasses.asdict(settings) | about | {"family": get_task(settings.env).family}

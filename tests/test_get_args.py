@@ -35,6 +35,8 @@ OWN_FLAGS = {
     "rtg_curriculum_start": ("int", None),
     "jump_start_steps": ("int", 0),
     "jump_start_iters": ("int", 100),
+    "init_from": ("str", ""),
+    "init_optimizer": ("int", 0),
     "run_dir": ("str", ""),
     "resume": ("str", ""),
     "max_online_transitions": ("int", 0),
@@ -277,6 +279,7 @@ REFUSED = [
     (["--prev_policy_coeff", "-1"], "--prev_policy_coeff"),
     (["--jump_start_steps", "5", "--max_pretrain_iters", "0"], "--max_pretrain_iters"),
     (["--jump_start_steps", "5", "--rl_algo", "PPO", *NOT_TD3], "--rl_algo PPO"),
+    (["--init_optimizer", "1"], "--init_from"),
     (["--jump_start_steps", "-5"], "--jump_start_steps"),
     (["--jump_start_iters", "0"], "--jump_start_iters"),
     (["--rl_algo", "AWAC", *NOT_TD3, "--AWAC_soft_flag", "1"], "--AWAC_normalize_adv"),
@@ -449,6 +452,8 @@ def test_settings_survive_the_command_line(values: dict) -> None:
     values.pop("resume", None)  # reads a folder
     if values.get("env") == "hopper-medium-random-v2":
         values.pop("env")
+    if values.get("init_from"):
+        values["max_pretrain_iters"] = 0
     settings = Settings(**values)
     assert parse_args(to_argv(settings)) == settings
 
