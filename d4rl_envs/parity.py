@@ -1,10 +1,5 @@
 """Comparison with recordings of the old engine (MuJoCo 2.1.0 through mujoco-py).
 
-A file `<task>.npz` contains compiled model constants (`model_*`, `opt_*`) and, per seed s, a
-recording of random actions: `s<s>_qpos0, qvel0, qacc_warmstart0` and, after every step,
-`observations, rewards, dones, qpos, qvel, qacc_warmstart`. If resets move parts of the model or
-draw a goal, `s<s>_model_*` and `s<s>_target_goal` contain their positions.
-
 With the old engine installed, this command records and compares:
 
     python -m d4rl_envs.parity TASK [TASK ...] --legacy_python PATH
@@ -14,9 +9,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -72,33 +66,6 @@ class Differences:
     observation: np.ndarray
     reward: np.ndarray
     done: np.ndarray
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def recordings(arrays: dict[str, np.ndarray]) -> Iterator[Recording]:
-    """The recordings in a file, seed by seed."""
-    prefixes = sorted({name.split("_")[0] for name in arrays if name.endswith("_qvel0")})
-    for prefix in prefixes:
-        own = {k.removeprefix(f"{prefix}_"): v for k, v in arrays.items() if k.startswith(prefix)}
-        state = (own["qpos0"], own["qvel0"], own["qacc_warmstart0"])
-        placement = {name: own[f"model_{name}"] for name in PLACEMENT}
-        yield Recording(
-            Start(state, placement, own.get("target_goal")),
-            *(own[name] for name in ("actions", "observations", "rewards", "dones")),
-            *(own[name] for name in ("qpos", "qvel", "qacc_warmstart")),
-        )
 
 
 def restore(env: MujocoEnv, start: Start) -> None:

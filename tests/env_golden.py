@@ -1,6 +1,11 @@
 """Recordings of the old engine: the full ones next to the checkout, else the subset in golden/.
 
 The subset has one seed and 40 steps of each recording, the same constants and the same probes.
+
+A file `<task>.npz` contains compiled model constants (`model_*`, `opt_*`) and, per seed s, a
+recording of random actions: `s<s>_qpos0, qvel0, qacc_warmstart0` and, after every step,
+`observations, rewards, dones, qpos, qvel, qacc_warmstart`. If resets move parts of the model or
+draw a goal, `s<s>_model_*` and `s<s>_target_goal` contain their positions.
 """
 
 from dataclasses import dataclass
@@ -9,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from d4rl_envs.engine import mujoco
-from d4rl_envs.parity import PLACEMENT, Recording, Start, load_arrays, recordings
+from d4rl_envs.parity import PLACEMENT, Recording, Start
 from tests.conftest import GOLDEN, SHARED
 
 # recorded tasks, by family
@@ -33,13 +38,32 @@ def _path(name: str):
     return full if full.exists() else GOLDEN / "envs" / name.removeprefix("envs/")
 
 
+def load_arrays(path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 @cache
-def golden_arrays(task: str) -> dict:
+def golden_arrays(task: str) -> dict[str, np.ndarray]:
     return load_arrays(_path(f"envs/{task}.npz"))
 
 
 def golden_recordings(task: str) -> list[Recording]:
-    return list(recordings(golden_arrays(task)))
+    """The recordings of a task, seed by seed."""
+    arrays, found = golden_arrays(task), []
+    prefixes = sorted({name.split("_")[0] for name in arrays if name.endswith("_qvel0")})
+    for prefix in prefixes:
+        own = {k.removeprefix(f"{prefix}_"): v for k, v in arrays.items() if k.startswith(prefix)}
+        state = (own["qpos0"], own["qvel0"], own["qacc_warmstart0"])
+        placement = {name: own[f"model_{name}"] for name in PLACEMENT}
+        found.append(
+            Recording(
+                Start(state, placement, own.get("target_goal")),
+                *(own[name] for name in ("actions", "observations", "rewards", "dones")),
+                *(own[name] for name in ("qpos", "qvel", "qacc_warmstart")),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)

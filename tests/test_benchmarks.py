@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from benchmarks import (
+    bench_envs,
     bench_load,
     bench_plain,
     bench_rollout,
-    bench_scaling,
     bench_start,
     bench_update,
     measuring,
@@ -26,6 +26,7 @@ from replay_buffer import ReplayBuffer
 from tests.conftest import ROOT
 from trainer import Trainer
 from trajectories import clamp_action
+from utils import UserError
 
 TINY = ["--embed_dim", "16", "--n_layer", "1", "--n_head", "2", "--device", "cpu"]
 UPDATE = {"critic_ms", "actor_ms", "batch_ms", "tflops", "share_of_matmul"}
@@ -146,13 +147,13 @@ def test_load_reports_time_and_memory(monkeypatch, capsys):
     assert figures["seconds"] > 0 and figures["peak_mib"] > 0
 
 
-def test_scaling_covers_its_sizes_and_plots_them(monkeypatch, capsys, tmp_path):
-    values = {"K": [1, 2], "dataset_rows": [1000, 2000], "replay_size": [1, 2]}
-    monkeypatch.setattr(bench_scaling, "VALUES", values)
-    flags = [*TINY, "--batch_size", "4", "--updates", "1", "--plot", str(tmp_path / "plot.png")]
-    figures = run(bench_scaling, monkeypatch, capsys, *flags, "--only", *values)["scaling"]
-    assert {name: [int(v) for v in row] for name, row in figures.items()} == values
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+def test_environment_steps_are_timed(monkeypatch, capsys):
+    flags = ["--tasks", "maze2d-open-v0", "--num_envs", "2", "--seconds", "0.01"]
+    figures = run(bench_envs, monkeypatch, capsys, *flags)
+    assert figures["num_envs"] == 2
+    assert figures["steps_per_second"]["maze2d-open-v0"] > 0
+    with pytest.raises(UserError, match="must be positive"):
+        run(bench_envs, monkeypatch, capsys, "--num_envs", "0")
 
 
 def test_operations_are_counted_in_fused_and_plain_products():

@@ -1,11 +1,13 @@
 """All families against recordings of the old engine: constants, single steps, open loop, probes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import d4rl_envs
 from d4rl_envs.adroit import AdroitEnv
-from d4rl_envs.parity import open_loop, restore, single_steps
+from d4rl_envs.parity import open_loop, restore, single_steps, table_row
 from tests.env_golden import TASKS, golden_probes, golden_recordings, model_differences
 
 PROBED = [task for task in TASKS if golden_probes(task)]
@@ -32,6 +34,13 @@ def family(task):
 
 def make(task, render_mode=None):
     return d4rl_envs.make(d4rl_envs.get_task(task), render_mode)
+
+
+def first_steps(recording, steps):
+    """The first steps of a recording, copied."""
+    names = [each.name for each in dataclasses.fields(recording) if each.name != "start"]
+    arrays = {name: getattr(recording, name)[:steps].copy() for name in names}
+    return dataclasses.replace(recording, **arrays)
 
 
 def assert_within(differences, bound):
@@ -73,6 +82,15 @@ def test_open_loop(task):
     env = make(task)
     for recording in golden_recordings(task):
         assert_within(open_loop(env, recording), OPEN_LOOP_BOUNDS[family(task)])
+
+
+def test_table_shows_the_largest_differences():
+    short = [first_steps(recording, 40) for recording in golden_recordings("maze2d-umaze-v1")]
+    row = table_row(d4rl_envs.get_task("maze2d-umaze-v1"), short)
+    assert row == "| maze2d-umaze-v1 | 0, 0 | 0 | 0, 0 | 0, 0 | 0, 0 | - |"
+    short[0].rewards[9] += 0.5
+    row = table_row(d4rl_envs.get_task("maze2d-umaze-v1"), short)
+    assert row == "| maze2d-umaze-v1 | 0, 5e-01 | 0 | 0, 0 | 0, 5e-01 | 0, 0 | - |"
 
 
 @pytest.mark.parametrize("task", PROBED)
