@@ -40,6 +40,7 @@ class Environments(Protocol):
 
     num_envs: int
     faulted: np.ndarray
+    steps: np.ndarray
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray: ...
 
@@ -265,16 +266,23 @@ def collect_episodes(
     target_return: float,
     choose_action: ChooseAction,
     minimum_steps: int = 0,
+    after_step: Callable[[int], object] = lambda _: None,
 ) -> list[Episode]:
     """Repeat `rollout` until the episodes have at least `minimum_steps` steps (and at least one).
+
+    `after_step` is called after each environment step with the number of steps collected so far.
 
     Raises:
         UserError: an action is NaN, or environment faults leave no steps.
     """
     episodes: list[Episode] = []
     steps = fruitless = 0
+
+    def show() -> None:
+        after_step(steps + int(envs.steps.sum()))
+
     while steps < max(minimum_steps, 1):
-        new = rollout(actor, envs, settings, target_return, choose_action)
+        new = rollout(actor, envs, settings, target_return, choose_action, show)
         gained = sum(episode.length for episode in new)
         fruitless = 0 if gained else fruitless + 1
         if fruitless == _MOST_FRUITLESS:

@@ -187,14 +187,16 @@ class Experiment:
         s, actor, iteration = self.settings, self.trainer.nets.actor, self.progress.iteration
         start = time.perf_counter()
         actor.train(s.online_data_mode == "train")
-        episodes = collect_episodes(
-            self.jump_start.policy(actor, iteration),
-            self.online_envs,
-            self.rollout_settings,
-            target_return(s, iteration),
-            partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise),
-            s.minimum_sapairs_per_iter,
-        )
+        with self.display.collection() as show:
+            episodes = collect_episodes(
+                self.jump_start.policy(actor, iteration),
+                self.online_envs,
+                self.rollout_settings,
+                target_return(s, iteration),
+                partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise),
+                s.minimum_sapairs_per_iter,
+                show,
+            )
         stored = [episode for episode in episodes if episode.length > 0]
         if self.on_policy is not None:
             self.on_policy.add(stored, actor)

@@ -14,10 +14,10 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import torch
@@ -115,7 +115,13 @@ def shell_command(script: str, *words: str) -> str:
 
 
 class _LastingOutput(io.TextIOWrapper):
-    """Standard output or error that drops what it cannot write instead of raising."""
+    """Standard output or error that drops what it cannot write instead of raising.
+
+    Attributes:
+        problem: Why something was lost that somebody could still have read; "" if nothing was.
+    """
+
+    problem = ""
 
     def write(self, text: str) -> int:
         try:
@@ -136,6 +142,8 @@ class _LastingOutput(io.TextIOWrapper):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
+        else:
+            self.problem = str(error.strerror)
 
 
 def make_output_lasting() -> None:
@@ -156,6 +164,26 @@ def make_output_lasting() -> None:
             )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main()` as this process and exit with its code, or 2 with a line on an expected error.
+
+    A closed pipe, as in `... | head`, is no error; a full disk is one, because output is missing.
+    """
+    make_output_lasting()
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+        if problem := getattr(sys.stdout, "problem", ""):
+            raise UserError(f"standard output: cannot be written ({problem})")
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        code = 130
+    sys.exit(code)
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:

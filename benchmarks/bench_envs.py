@@ -21,6 +21,7 @@ import numpy as np
 
 from d4rl_envs import UserError, get_task, make_vector
 from d4rl_envs.engine import mujoco
+from utils import run_command
 
 TASKS = [
     "hopper-medium-v2",
@@ -81,8 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

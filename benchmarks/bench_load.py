@@ -24,6 +24,7 @@ import torch
 from benchmarks.measuring import MIB, in_new_process, resident_bytes, timed
 from data import load_dataset
 from tasks import Task, get_task
+from utils import run_command
 
 # task, rows, mean episode length
 CASES = [
@@ -94,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

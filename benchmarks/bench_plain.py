@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bench_rollout, bench_update, measuring
 from benchmarks.plain import PlainTD3
 from replay_buffer import ReplayBuffer
+from utils import run_command
 
 # maximum steps of history for acting
 CONTEXT = 5
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

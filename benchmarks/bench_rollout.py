@@ -24,6 +24,7 @@ from benchmarks import measuring
 from build_networks import make_actor
 from d4rl_envs.vector import EnvVector
 from evaluation import RolloutSettings, rollout
+from utils import run_command
 
 
 class EndlessEnvs(EnvVector):
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import measuring
 from replay_buffer import ReplayBuffer
 from trainer import Trainer
+from utils import run_command
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -28,7 +28,7 @@ from reporting.intervals import bootstrap, mean_over_runs, share_interval
 from reporting.style import save_figure
 from reporting.tables import to_csv
 from run.setting_checks import inside
-from utils import UserError, select_device, write_output
+from utils import UserError, run_command, select_device, write_output
 
 # a policy has found the optimum if its action is within this distance
 NEAR = 0.1
@@ -162,4 +162,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

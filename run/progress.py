@@ -122,9 +122,7 @@ class ProgressDisplay:
     @contextmanager
     def training(self, updates: int) -> Iterator[Callable[[], object]]:
         """Show an iteration of `updates` actor updates; yields a function to call after each."""
-        if self._phase != self._progress.phase:
-            self._phase, self._since, self._updates = self._progress.phase, time.monotonic(), 0
-        self._done = 0
+        self._begin()
         with self._shown(self._progress.place, updates, "updates") as show:
 
             def after_update() -> None:
@@ -140,14 +138,30 @@ class ProgressDisplay:
             yield show
 
     @contextmanager
-    def _shown(self, place: str, total: int, unit: str) -> Iterator[Callable[[], object]]:
+    def collection(self) -> Iterator[Callable[[int], object]]:
+        """Show a collection; yields a function to call with the environment steps so far."""
+        self._begin()
+        s = self._settings
+        steps = max(s.minimum_sapairs_per_iter, s.num_online_rollouts * get_task(s.env).horizon)
+        with self._shown(f"{self._progress.place}, collection", steps, "steps") as show:
+            yield show
+
+    def _begin(self) -> None:
+        """Begin an iteration's collection or training."""
+        if self._phase != self._progress.phase:
+            self._phase, self._since, self._updates = self._progress.phase, time.monotonic(), 0
+        self._done = 0
+
+    @contextmanager
+    def _shown(self, place: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
+        """Yields a function to call with the count so far; without it, the count rises by 1."""
         width = min(shutil.get_terminal_size().columns, _MAX_WIDTH)
         silent, count = not sys.stderr.isatty(), 0
         with tqdm(total=total, desc=place, leave=False, ncols=width, disable=silent) as bar:
 
-            def show() -> None:
+            def show(reached: int | None = None) -> None:
                 nonlocal count
-                count += 1
+                before, count = count, min(total, count + 1 if reached is None else reached)
                 now = time.monotonic()
                 if silent and now >= self._next_line:
                     self._next_line = now + _LINE_INTERVAL
@@ -156,7 +170,7 @@ class ProgressDisplay:
                     tqdm.write(line, file=sys.stderr)
                 elif not silent:
                     bar.set_postfix_str(self._left(now), refresh=False)
-                    bar.update()
+                    bar.update(count - before)
 
             yield show
 

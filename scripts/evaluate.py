@@ -30,7 +30,7 @@ from policy_export.playing import play, summarise
 from reporting.intervals import bootstrap, mean_over_runs
 from run.config import plain
 from run.video import check_kind
-from utils import UserError, select_device
+from utils import UserError, run_command, select_device
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -143,4 +143,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

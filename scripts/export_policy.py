@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from get_args import OneLineParser
 from policy_export import Policy, save_policy
 from policy_export.policy import policy_of_run
-from utils import UserError
+from utils import UserError, run_command
 
 
 def summary(policy: Policy) -> str:
@@ -53,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -23,7 +23,7 @@ from reporting.figures import learning_curves, split_curves
 from reporting.runs import RunResult, read_runs, run_folders, state_warnings
 from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
-from utils import UserError
+from utils import UserError, run_command
 
 
 def check_metric(runs: Sequence[RunResult], metric: str) -> None:
@@ -70,4 +70,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from get_args import OneLineParser
 from reporting.build import build
 from reporting.runs import read_runs, run_folders
-from utils import UserError, write_output
+from utils import UserError, run_command, write_output
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -58,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from get_args import FLAGS, GROUPS, flag_type
+from utils import run_command
 
 PATH = ROOT / "docs" / "FLAGS.md"
 _HEAD = """# Flags
@@ -51,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

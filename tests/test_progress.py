@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 SETTINGS = replace(
     Settings(), max_pretrain_iters=2, num_updates_per_pretrain_iter=100, max_online_iters=50,
-    num_updates_per_online_iter=10, max_online_transitions=900,
+    num_updates_per_online_iter=10, max_online_transitions=900, num_online_rollouts=3,
 )  # fmt: skip
 
 
@@ -54,6 +54,12 @@ def test_without_a_terminal_a_line_shows_progress_and_time_left(monkeypatch, cap
     with display.evaluation(1000) as show:
         show()
         show()
+    progress.iterations["online"] += 1
+    with display.collection() as collected:
+        collected(700)
+        collected(1200)
+        collected(2900)
+        collected(3001)
     lines = capsys.readouterr().err.splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d online", line) for line in lines)
     assert [line[20:] for line in lines] == [
@@ -61,6 +67,9 @@ def test_without_a_terminal_a_line_shows_progress_and_time_left(monkeypatch, cap
         "online iteration 5: 1/10 updates, run: 3:49:30 left",
         "online iteration 5: 3/10 updates, run: 3:48:30 left",
         "online iteration 5, evaluation: 2/1,000 steps, run: 6:20:50 left",
+        # 45 iterations of 10 updates
+        "online iteration 6, collection: 1,200/3,000 steps, run: 8:45:00 left",
+        "online iteration 6, collection: 3,000/3,000 steps, run: 11:15:00 left",
     ]
 
 
@@ -102,3 +111,39 @@ def test_printed_commands_run_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["sh", "main.py"])
     monkeypatch.chdir(ROOT)
     assert utils.shell_command("scripts/sweep.py") == "sh scripts/sweep.py"
+
+
+@pytest.mark.parametrize("folder", ["scripts", "data", "benchmarks", "motivation"])
+def test_output_ends_no_command_line(folder):
+    programs = [path for path in (ROOT / folder).glob("*.py") if "__main__" in path.read_text()]
+    assert programs
+    for path in programs:
+        if path.name != "sweep.py":  # runs are stopped by signals, so it handles its output itself
+            assert "    run_command(" in path.read_text().partition("__main__")[2], path
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "status", "error"),
+    [
+        ("print('x' * 100_000)", "pipe", 0, ""),
+        ("print('x')", "pipe", 0, ""),
+        ("print('x' * 100_000)", "/dev/full", 2, "error: standard output: cannot be written (No"),
+        ("print('x')", "/dev/full", 2, "error: standard output: cannot be written (No"),
+        ("raise utils.UserError('--seed: wrong')", "/dev/null", 2, "error: --seed: wrong\n"),
+        ("raise KeyboardInterrupt", "/dev/null", 130, "Interrupted.\n"),
+    ],
+)
+def test_commands_end_with_at_most_one_line(code, output, status, error):
+    program = f"import utils\ndef main():\n    {code}\nutils.run_command(main)"
+    if output == "pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open(output, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == status
+    assert done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
