@@ -7,6 +7,8 @@ data.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from d4rl_envs.engine import mujoco
@@ -39,16 +41,21 @@ class AntMazeEnv(LocomotionEnv):
 
     Args:
         layout: A key of `MAZES`.
+        fixed_goal: Draw the goal only once per seed, as D4RL's version 0 does.
     """
 
     xml = "ant.xml"
     steps_per_action = 5
     camera = "overview"
 
-    def __init__(self, layout: str, render_mode: str | None = None) -> None:
+    def __init__(
+        self, layout: str, fixed_goal: bool = False, render_mode: str | None = None
+    ) -> None:
         self.maze = MAZES[layout]
         self.goal_cell = positions(self.maze, "G")[0]
         self.goal = self.goal_cell
+        self.fixed_goal = fixed_goal
+        self._goal_drawn_for: np.random.Generator | None = None
         self._reached = False
         self.goal_marker = render_mode is not None
         super().__init__(render_mode)
@@ -96,11 +103,20 @@ class AntMazeEnv(LocomotionEnv):
 
     def reset_state(self) -> None:
         super().reset_state()
-        noise = self.np_random.uniform(0, 1, 2) + self.np_random.uniform(0, 0.5, 2)
-        self.goal = np.maximum(0.0, self.goal_cell + noise)
+        if not self.fixed_goal:
+            self._draw_goal(self.np_random)
+        elif self._goal_drawn_for is not self.np_random:
+            self._goal_drawn_for = self.np_random
+            # depends only on the seed, so that a resumed run has the same goal
+            seeds: Any = self.np_random.bit_generator.seed_seq
+            self._draw_goal(np.random.default_rng(seeds.generate_state(4)))
         self._reached = False
         if self.goal_marker:
             self.model.site("goal").pos[:2] = self.goal
+
+    def _draw_goal(self, rng: np.random.Generator) -> None:
+        noise = rng.uniform(0, 1, 2) + rng.uniform(0, 0.5, 2)
+        self.goal = np.maximum(0.0, self.goal_cell + noise)
 
     def observation(self) -> np.ndarray:
         return np.concatenate((self.qpos, self.qvel))

@@ -6,6 +6,8 @@ A maze is a string of rows separated by "/": # wall, O free, G goal. The centre 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from d4rl_envs.base import MujocoEnv
@@ -19,6 +21,12 @@ MAZES = {
     "large": (
         "############/#OOOO#OOOOO#/#O##O#O#O#O#/#OOOOOO#OOO#/#O####O###O#/#OO#O#OOOOO#/"
         "##O#O#O#O###/#OO#OOO#OGO#/############"
+    ),
+    "eval-umaze": "#####/#OOG#/#O###/#OOO#/#####",
+    "eval-medium": "########/#OOOOOG#/#O#O##O#/#OOOO#O#/###OO###/#OOOOOO#/#OO##OO#/########",
+    "eval-large": (
+        "############/#OO#OOO#OGO#/##O###O#O#O#/#OO#O#OOOOO#/#O##O#OO##O#/#OOOOOO#OOO#/"
+        "#O##O#O#O###/#OOOO#OOOOO#/############"
     ),
 }
 ORIGIN = 1.2
@@ -76,16 +84,18 @@ def maze_mjcf(maze: str) -> str:
 
 
 class Maze2dEnv(MujocoEnv):
-    """Reward 1 within 0.5 of the goal cell's centre, else 0; never terminates.
+    """Reward 1 within 0.5 of the goal, else 0, or exp(-distance); never terminates.
 
     Args:
         layout: A key of `MAZES`.
+        dense: Whether the reward is exp(-distance to the goal).
     """
 
     camera = "overview"
 
-    def __init__(self, layout: str, render_mode: str | None = None) -> None:
+    def __init__(self, layout: str, dense: bool = False, render_mode: str | None = None) -> None:
         maze = MAZES[layout]
+        self.dense = dense
         model = mujoco.MjModel.from_xml_string(maze_mjcf(maze))
         planar_ball_weight(model, "particle")
         super().__init__(model, 1, 4, render_mode)
@@ -120,5 +130,6 @@ class Maze2dEnv(MujocoEnv):
         self.note_divergence()
         obs = self.observation()
         x, y = self.qpos.tolist()
-        near = (x - self._goal_x) ** 2 + (y - self._goal_y) ** 2 <= GOAL_RADIUS**2
-        return obs, float(near), self.diverged
+        distance2 = (x - self._goal_x) ** 2 + (y - self._goal_y) ** 2
+        reward = math.exp(-math.sqrt(distance2)) if self.dense else distance2 <= GOAL_RADIUS**2
+        return obs, float(reward), self.diverged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -11,6 +12,8 @@ from d4rl_envs.tasks import TASKS, D4RLTask
 
 if TYPE_CHECKING:
     from d4rl_envs.base import MujocoEnv
+
+_logger = logging.getLogger(__name__)
 
 # strings, because these modules load MuJoCo
 ENTRY_POINTS = {
@@ -28,19 +31,36 @@ ENTRY_POINTS = {
 
 
 def _kwargs(task: D4RLTask) -> dict[str, Any]:
-    return {"layout": task.layout} if task.layout else {}
+    if task.family == "maze2d":
+        return {"layout": task.layout, "dense": task.dense}
+    if task.family == "antmaze":
+        return {"layout": task.layout, "fixed_goal": task.name.endswith("-v0")}
+    return {}
 
 
 def register_all() -> None:
-    """Register all tasks, so that `gymnasium.make("hopper-medium-v2")` works."""
+    """Register all tasks, so that `gymnasium.make("hopper-medium-v2")` works.
+
+    Ids that another package has registered keep its environments; a warning lists them.
+    """
+    foreign = []
     for task in TASKS.values():
-        if task.name not in gymnasium.registry:
+        spec = gymnasium.registry.get(task.name)
+        if spec is None:
             gymnasium.register(
                 task.name,
                 entry_point=ENTRY_POINTS[task.family],
                 max_episode_steps=task.horizon,
                 kwargs=_kwargs(task),
             )
+        elif spec.entry_point != ENTRY_POINTS[task.family]:
+            foreign.append(task.name)
+    if foreign:
+        _logger.warning(
+            "%s: registered by another package, so gymnasium.make returns its environment; "
+            "import d4rl_envs first, or use d4rl_envs.make(d4rl_envs.get_task(ID))",
+            ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if foreign[3:] else ""),
+        )
 
 
 def make(task: D4RLTask, render_mode: str | None = None) -> MujocoEnv:

@@ -28,7 +28,7 @@ def main(script: str, argv: Sequence[str] | None = None) -> int:
         Exit code: 0 if all are there, 2 if one is missing, 130 if interrupted.
     """
     own = [task for task in TASKS.values() if task.script == script]
-    args = parse_args(script, own, argv)
+    args = parse_args(script, [task for task in own if task.published], argv)
     try:
         tasks = select_tasks(script, own, args)
         args.data_dir.mkdir(parents=True, exist_ok=True)
@@ -55,14 +55,16 @@ def _fail(message: object) -> int:
     return 2
 
 
-def parse_args(script: str, own: list[Task], argv: Sequence[str] | None) -> argparse.Namespace:
-    names = ", ".join(task.name for task in own)
+def parse_args(script: str, shown: list[Task], argv: Sequence[str] | None) -> argparse.Namespace:
+    names = ", ".join(task.name for task in shown)
     parser = argparse.ArgumentParser(
         prog=script,
         description=f"Get datasets as <task>.hdf5: {names}. Existing files are kept.",
     )
     parser.add_argument("--only", action="append", metavar="TASK",
-                        help="get this dataset only; repeatable (default: all)")  # fmt: skip
+                        help="get this dataset only; repeatable (default: all listed above). "
+                             "Other datasets of D4RL's for these environments (expert, "
+                             "full-replay, -v0, ...) can be downloaded too")  # fmt: skip
     parser.add_argument("--source", choices=("d4rl", "generate"), default="d4rl",
                         help="download the published file, or generate a new one with the "
                              "published recipe, if there is one (default: d4rl)")  # fmt: skip
@@ -95,7 +97,7 @@ def select_tasks(script: str, own: list[Task], args: argparse.Namespace) -> list
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: must not be negative")
     if not args.only:
-        return own
+        return [task for task in own if task.published]
     tasks = []
     for name in args.only:
         try:
@@ -149,16 +151,15 @@ def check_file(path: Path, task: Task) -> int:
 
 
 def check_published(path: Path, task: Task) -> None:
-    """Check a downloaded file, including its number of rows.
+    """Check a downloaded file, including its number of rows if that is known.
 
     Raises:
         UserError: it is not the published dataset.
     """
     rows = check_file(path, task)
-    if not task.published_steps <= rows <= task.published_steps * _MOST_ROWS_DROPPED:
-        raise UserError(
-            f"{path}: {rows:,} rows, but the published dataset has about {task.published_steps:,}"
-        )
+    least = task.published_steps
+    if task.published and not least <= rows <= least * _MOST_ROWS_DROPPED:
+        raise UserError(f"{path}: {rows:,} rows, but the published dataset has about {least:,}")
 
 
 def fetch_published(task: Task, path: Path) -> None:

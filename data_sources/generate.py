@@ -29,6 +29,8 @@ from utils import UserError
 
 def recipe(task: Task) -> str | None:
     """Name of the recipe for the task's dataset; None if there is none."""
+    if not task.published:
+        return None
     if task.family == "maze2d":
         return "planner"
     if task.name.endswith("-random-v2"):
@@ -66,9 +68,8 @@ def generate(
     """
     name = recipe(task)
     if name is None:
-        raise UserError(
-            f"{task.name}: cannot be generated, it needs human demonstrations; use --source d4rl"
-        )
+        reason = "it needs human demonstrations" if task.published else "there is no recipe for it"
+        raise UserError(f"{task.name}: cannot be generated, {reason}; use --source d4rl")
     if name == "policy" and policy is None:
         raise UserError(
             f"{task.name}: --source generate needs a behaviour policy; add --policy FILE"

@@ -227,7 +227,8 @@ def environment_named(text: str) -> tuple[str, str] | None:
     if family is None:
         return None
     mazes = family in ("maze2d", "antmaze")
-    return family, next((word for word in words if mazes and word in _LAYOUTS), "")
+    layout = next((word for word in words if mazes and word in _LAYOUTS), "")
+    return family, f"eval-{layout}" if layout and "eval" in words else layout
 
 
 def _compatible(named: tuple[str, str] | None, wanted: tuple[str, str]) -> bool:

@@ -22,7 +22,7 @@ from utils import UserError
 
 # their files have next observations; in the others it is the observation of the next row
 GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant")
-# the other families have dense rewards
+# the other families, and maze2d's dense tasks, have dense rewards
 _SPARSE_FAMILIES = ("maze2d", "antmaze")
 
 
@@ -82,7 +82,7 @@ def split_file(file: DatasetRows, task: Task) -> tuple[np.ndarray, np.ndarray, S
 
 def _check_rewards(file: DatasetRows, task: Task, rewards: np.ndarray) -> None:
     """Check that sparse tasks have rewards of 0 and 1, and dense ones have others."""
-    sparse = task.family in _SPARSE_FAMILIES
+    sparse = task.family in _SPARSE_FAMILIES and not task.dense
     odd = (rewards != 0) & (rewards != 1)
     if sparse and odd.any():
         row = int(odd.argmax())

@@ -182,8 +182,9 @@ def _tasks(entries: list[Any]) -> list[str]:
         name = ALIASES.get(str(entry), str(entry))
         fits = [task for task in TASK_FLAGS if fnmatchcase(task, name)]
         if not fits:
-            near = ", ".join(difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4))
-            raise UserError(f"tasks: {entry}: unknown task; similar names: {near or 'none'}")
+            near = ", ".join(difflib.get_close_matches(name, TASK_FLAGS, n=3, cutoff=0.4))
+            problem = "no published flags" if name in TASKS else "unknown task"
+            raise UserError(f"tasks: {entry}: {problem}; similar names: {near or 'none'}")
         tasks += fits
     return list(dict.fromkeys(tasks))
 

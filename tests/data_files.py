@@ -28,7 +28,7 @@ def random_arrays(task: Task, rows: int, seed: int, ends: float = 0.2) -> dict[s
         "terminals": terminals,
         "timeouts": timeouts,
     }
-    if task.family in ("maze2d", "antmaze"):
+    if task.family in ("maze2d", "antmaze") and not task.dense:
         arrays["rewards"] = (arrays["rewards"] > 0).astype(np.float32)
     if task.family in GYM_FAMILIES:
         following = np.roll(arrays["observations"], -1, axis=0)

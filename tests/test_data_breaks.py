@@ -180,12 +180,15 @@ def test_sparse_tasks_refuse_other_rewards(tmp_path, name, change, found):
     assert message.startswith(f"{name} pays rewards of 0 or 1, but {found}; use the sparse dataset")
 
 
-def test_dense_tasks_refuse_sparse_rewards(tmp_path):
-    task = get_task("pen-human-v1")
+@pytest.mark.parametrize("name", ["pen-human-v1", "maze2d-umaze-dense-v1"])
+def test_dense_tasks_refuse_sparse_rewards(tmp_path, name):
+    task = get_task(name)
     arrays = random_arrays(task, 60, 5)
+    path = tmp_path / f"{name}.hdf5"
+    load_dataset(write(path, arrays), task)
     arrays["rewards"] = np.where(arrays["rewards"] > 1, 0.0, -1.0)
-    message = dataset_fault(write(tmp_path / "pen-human-v1.hdf5", arrays), task)
-    assert message.startswith("all rewards are -1 or 0, but pen-human-v1 pays dense rewards; use")
+    message = dataset_fault(write(path, arrays), task)
+    assert message.startswith(f"all rewards are -1 or 0, but {name} pays dense rewards; use")
 
 
 def test_dropped_rows_are_counted(tmp_path):

@@ -66,7 +66,7 @@ def test_help_lists_the_datasets(script, capsys):
     text = "".join(capsys.readouterr().out.split())
     assert f"outputfolder(default:{ROOT}/data)" in text
     for task in TASKS.values():
-        assert (task.name in text) == (task.script == script)
+        assert (task.name in text) == (task.script == script and task.published)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_data_dir_that_cannot_be_created(tmp_path, capsys):
 
 def test_tasks_that_cannot_be_generated(tmp_path, capsys):
     options = ["--source", "generate", "--steps", "40"]
-    names = ["pen-human-v1", "door-cloned-v1"]
+    names = ["pen-human-v1", "door-cloned-v1", "hammer-expert-v0"]
     for name in names:
         options += ["--only", name]
     assert run("download_advanced.py", *options, folder=tmp_path) == 2
@@ -215,6 +215,16 @@ class TestPublished:
         assert [file.name for file in tmp_path.iterdir()] == [path.name]
         assert "300 rows" in capsys.readouterr().out
         load_dataset(path, get_task(NAME))
+
+    def test_other_versions_are_downloaded_with_any_number_of_rows(
+        self, server, tmp_path, monkeypatch
+    ):
+        name = "hopper-medium-expert-v2"
+        url = get_task(NAME).url.replace(NAME, name)
+        monkeypatch.setitem(TASKS, name, dataclasses.replace(TASKS[name], url=url))
+        write(server / f"{name}.hdf5", random_arrays(get_task(name), 50, 1))
+        assert run(GYM, "--only", name, folder=tmp_path) == 0
+        load_dataset(tmp_path / f"{name}.hdf5", get_task(name))
 
     def test_404_lists_alternatives_and_continues(self, server, tmp_path, capsys):
         write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))

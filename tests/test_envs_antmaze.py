@@ -5,6 +5,7 @@ import pytest
 
 import d4rl_envs
 from d4rl_envs.antmaze import MAZES, AntMazeEnv, positions
+from d4rl_envs.vector import EnvVector
 
 GOAL_CELLS = {"umaze": (0, 8), "medium": (20, 20), "large": (32, 24)}
 
@@ -33,6 +34,27 @@ def test_reset_distribution(layout):
     # a sum of U(0, 1) and U(0, 0.5)
     np.testing.assert_allclose(offset.mean(axis=0), 0.75, atol=0.06)
     np.testing.assert_allclose(offset.std(axis=0), np.sqrt(1 / 12 + 0.25 / 12), rtol=0.1)
+
+
+def goals_of(vector: EnvVector) -> list:
+    return [env.goal.tolist() for env in vector.envs if isinstance(env, AntMazeEnv)]
+
+
+def test_version_0_keeps_its_goal():
+    """Also a resumed run, in which only the generators are restored."""
+    task = d4rl_envs.get_task("antmaze-umaze-v0")
+    vector, other = (d4rl_envs.make_vector(task, seeds) for seeds in ([3, 4], [3, 5]))
+    vector.reset()
+    goals = goals_of(vector)
+    assert goals[0] != goals[1]
+    offset = np.array(goals) - GOAL_CELLS["umaze"]
+    assert offset.min() >= 0
+    assert offset.max() <= 1.5
+    vector.reset()
+    assert goals_of(vector) == goals
+    other.set_rng_states(vector.rng_states())
+    other.reset()
+    assert goals_of(other)[0] == goals[0]
 
 
 def test_success_lasts_until_the_next_reset():

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 import d4rl_envs
 from d4rl_envs.engine import TESTED_VERSION, check_version
-from d4rl_envs.registration import ENTRY_POINTS
+from d4rl_envs.registration import ENTRY_POINTS, register_all
 from d4rl_envs.tasks import FAMILIES
 from tests.conftest import ROOT
 from tests.env_golden import TASKS, golden_recordings
@@ -23,6 +23,21 @@ def test_all_tasks_are_registered():
     assert set(ENTRY_POINTS) == set(FAMILIES)
     for name, task in d4rl_envs.TASKS.items():
         assert gymnasium.spec(name).max_episode_steps == task.horizon
+
+
+def test_ids_of_another_package_are_kept_with_a_warning(monkeypatch, caplog):
+    register_all()
+    assert not caplog.text  # its own
+    names = ["hopper-medium-v2", "pen-human-v0", "maze2d-eval-umaze-v1", "antmaze-umaze-v0"]
+    for name in names:
+        foreign = gymnasium.envs.registration.EnvSpec(name, entry_point="elsewhere:Env")
+        monkeypatch.setitem(gymnasium.registry, name, foreign)
+    register_all()
+    assert all(gymnasium.spec(name).entry_point == "elsewhere:Env" for name in names)
+    (record,) = caplog.records
+    line = "hopper-medium-v2, maze2d-eval-umaze-v1, antmaze-umaze-v0 and 1 more: registered by"
+    assert record.getMessage().startswith(line)
+    assert d4rl_envs.make(d4rl_envs.get_task(names[0])).model.nu == 3
 
 
 def test_physics_is_loaded_with_the_first_environment():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from d4rl_envs import get_task, make
 from d4rl_envs.maze2d import MAZES, Maze2dEnv, cells
 
 ENVS = {layout: Maze2dEnv(layout) for layout in MAZES}
@@ -54,6 +55,16 @@ def test_step_properties(layout, seed, actions):
         assert not terminated
         np.testing.assert_allclose(obs[:2], before[:2] + 0.01 * obs[2:], atol=1e-12)
         before = obs
+
+
+def test_dense_reward_falls_with_the_distance_to_the_goal():
+    env = make(get_task("maze2d-eval-umaze-dense-v1"))
+    env.reset(seed=0)
+    for place in ([1.0, 3.0], [1.0, 1.0], [3.0, 2.0]):
+        env.set_state(np.array(place), np.zeros(2))
+        obs, reward, terminated = env.advance(np.zeros(2))
+        assert reward == pytest.approx(np.exp(-np.hypot(obs[0] - 1, obs[1] - 3)), abs=1e-15)
+        assert not terminated
 
 
 def test_wall_stops_the_ball():

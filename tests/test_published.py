@@ -37,7 +37,8 @@ def table_settings(task: str, method: str = "TD3+ODT") -> Settings:
 
 def test_table_has_every_task_of_the_benchmark_once() -> None:
     named = [task for suite in SUITES for task in SUITE_TASKS[suite]]
-    assert sorted(named) == sorted(TASKS) == sorted(TASK_FLAGS)
+    published = sorted(name for name, task in TASKS.items() if task.published)
+    assert sorted(named) == published == sorted(TASK_FLAGS)
 
 
 def test_commands_page_and_table_list_the_same_commands() -> None:
@@ -75,7 +76,7 @@ def test_readme_baseline_flags_match_the_table() -> None:
 
 def test_shell_scripts_and_commands_page_list_the_same_commands() -> None:
     printed = [settings for suite in SUITES for settings in shell_settings(suite)]
-    assert len(printed) == len(TASKS)
+    assert len(printed) == len(TASK_FLAGS)
     assert set(printed) == set(documented_settings())
 
 

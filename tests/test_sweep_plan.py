@@ -16,7 +16,6 @@ from get_args import parse_args
 from scripts.sweep import main
 from sweeps.plan import read_sweep
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, TASK_FLAGS
-from tasks import TASKS
 from tests.conftest import ROOT, shared_file
 from tests.test_published import shell_settings, table_settings
 
@@ -134,7 +133,7 @@ def test_published_flags_can_be_left_out(tmp_path) -> None:
 
 @hypothesis.settings(deadline=None, max_examples=20)
 @given(
-    tasks=st.lists(st.sampled_from(sorted(TASKS)), min_size=1, max_size=4, unique=True),
+    tasks=st.lists(st.sampled_from(sorted(TASK_FLAGS)), min_size=1, max_size=4, unique=True),
     methods=st.lists(st.sampled_from(sorted(METHOD_FLAGS)), min_size=1, unique=True),
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
 )
@@ -160,6 +159,7 @@ def test_runs_are_the_product_of_all_lists(tasks, methods, seeds, tmp_path_facto
             "hoper-medium-v2: unknown task; similar names: hopper",
         ),
         ({"tasks": ["pen-*-v9"]}, "pen-*-v9: unknown task"),
+        ({"tasks": ["hopper-expert-v2"]}, "hopper-expert-v2: no published flags; similar names: "),
         ({"tasks": []}, "tasks: missing or empty"),
         ({"methods": None}, "methods: missing or empty"),
         ({"methods": ["ODT+TD3"]}, "ODT+TD3: unknown method"),
