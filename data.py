@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d4rl_envs.datasets import task_file
 from delayedreward import delay_rewards
 from offline_data.minari_store import PREFIX, open_minari
 from offline_data.pickle_file import SUFFIXES, open_pickle
@@ -47,12 +48,6 @@ def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
         if path.is_file():
             return path
     raise UserError(f"{path}: no such dataset; get it with: {command}")
-
-
-def task_file(folder: Path, task: Task) -> Path:
-    """The task's file in a folder, by D4RL's name if only that exists, else `<task>.hdf5`."""
-    path, published = folder / f"{task.name}.hdf5", folder / Path(task.url).name
-    return published if published.is_file() and not path.exists() else path
 
 
 def open_any(path: Path, task: Task) -> AbstractContextManager[DatasetRows]:

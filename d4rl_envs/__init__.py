@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from d4rl_envs import datasets
 from d4rl_envs.errors import UserError
 from d4rl_envs.registration import make, register_all
 from d4rl_envs.tasks import TASKS, D4RLTask, get_task
@@ -16,7 +17,7 @@ from d4rl_envs.tasks import TASKS, D4RLTask, get_task
 if TYPE_CHECKING:
     from d4rl_envs.vector import EnvVector
 
-__all__ = ["TASKS", "D4RLTask", "UserError", "get_task", "make", "make_vector"]
+__all__ = ["TASKS", "D4RLTask", "UserError", "datasets", "get_task", "make", "make_vector"]
 
 register_all()
 

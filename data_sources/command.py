@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import task_file
-from data_sources.fetch import Unreachable, download
+from d4rl_envs.datasets import task_file
+from d4rl_envs.download import Unreachable, download
 from data_sources.generate import generate, recipe
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay
 from offline_data.d4rl_file import open_d4rl

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_sources import fetch
+from d4rl_envs import download as fetch
 from utils import UserError
 
 CONTENT = bytes(i * 7 % 251 for i in range(700_000))

@@ -262,7 +262,7 @@ class TestPublished:
         assert not any(tmp_path.iterdir())
 
     def test_unreachable_server_is_reported_once(self, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr("data_sources.fetch.time.sleep", lambda _: None)
+        monkeypatch.setattr("d4rl_envs.download.time.sleep", lambda _: None)
         for name, task in TASKS.items():
             address = dataclasses.replace(task, url=f"http://127.0.0.1:9/{name}.hdf5")
             monkeypatch.setitem(TASKS, name, address)

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils import UserError, atomic_write
+from d4rl_envs.errors import UserError
 
 TIMEOUT = 30.0  # s without any byte
 _CHUNK = 2**18
@@ -126,8 +126,7 @@ def _save(response: Any, remote: _Remote, part: Path, note: Path, start: int) ->
     bar = tqdm(desc=part.stem, total=remote["size"], initial=start, unit="B", unit_scale=True,
                disable=None)  # fmt: skip
     try:
-        with atomic_write(note, "w") as file:
-            json.dump(remote, file)
+        note.write_text(json.dumps(remote))
         with bar, part.open("r+b" if start else "wb") as file:
             file.truncate(start)
             file.seek(start)
