@@ -21,7 +21,7 @@ from reporting.results import kept_files, results_table
 from reporting.runs import read_runs, run_folders
 from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
-from utils import UserError, write_output
+from utils import UserError, run_command, write_output
 
 
 def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
@@ -62,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -22,7 +22,10 @@ def test_q_equals_golden(stem):
     time, norm, activation = stem.removeprefix("q_critic_time").split("_")
     norm = None if norm == "nonorm" else norm
     critic = golden_critic(data, activation=activation, normalization=norm, time_aware=int(time))
-    inputs = [torch.from_numpy(data[key]) for key in ("states", "actions", "timesteps")]
+    states, actions, timesteps = (
+        torch.from_numpy(data[key]) for key in ("states", "actions", "timesteps")
+    )
+    inputs = (states, actions, timesteps)
     q = critic.q(*inputs)
     close(q[0], data["q1"][..., 0])
     close(q[1], data["q2"][..., 0])
