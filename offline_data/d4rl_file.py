@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from d4rl_envs.hdf5 import local_array, open_hdf5, reading
-from offline_data.rows import REQUIRED, WIDE, DatasetRows
+from offline_data.rows import GOAL, REQUIRED, WIDE, DatasetRows
 from utils import UserError
 
 _OPTIONAL = ("timeouts", "next_observations")
@@ -32,6 +32,7 @@ class D4RLRows(DatasetRows):
         names = [name for name in (*REQUIRED, *_OPTIONAL) if name in file]
         # as exported by D4RL's qlearning_dataset, without the rows at timeouts
         exported = "next_observations" in names and "timeouts" not in names
+        names += [GOAL] * ("timeouts" not in file and GOAL in file)
         arrays = {name: self._array(name) for name in names}
         super().__init__(path, arrays, need_next or exported)
 

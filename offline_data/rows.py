@@ -21,7 +21,9 @@ from utils import UserError
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-WIDE = ("observations", "actions", "next_observations")
+# per row, the goal that maze2d's planner heads for
+GOAL = "infos/goal"
+WIDE = ("observations", "actions", "next_observations", GOAL)
 # wide arrays are read in blocks of this size, so that no second copy exists
 _BLOCK_BYTES, _BLOCK_ROWS = 8 * 2**20, 2**17
 # unclipped policy samples exceed 1 slightly; unscaled torques or joint angles exceed this

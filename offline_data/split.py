@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from offline_data.breaks import SAME_OBSERVATION, find_breaks
-from offline_data.rows import DatasetRows
+from offline_data.rows import GOAL, DatasetRows
 from tasks import Task
 from utils import UserError
 
@@ -114,6 +114,12 @@ def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
         timeouts = _corrected(timeouts, terminals, breaks, notices)
     else:
         breaks, notices = find_breaks(file, task, terminals)
+        if task.family == "maze2d" and GOAL in file.arrays:
+            changes = _goal_changes(file)
+            breaks |= changes
+            notices.append(
+                f"no timeouts array: split where {GOAL} changes, {changes.sum():,} times"
+            )
         timeouts = breaks & ~terminals
         at_horizon = _rows_at_horizon(terminals, timeouts, task.horizon)
         timeouts |= at_horizon
@@ -136,6 +142,12 @@ def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
         split = Split(used, ends, np.diff(ends, prepend=-1), dropped)
     split.notices += notices
     return split
+
+
+def _goal_changes(file: DatasetRows) -> np.ndarray:
+    """(rows,) bool: the next row has another goal. D4RL's planner never resets the ball."""
+    goals = np.concatenate([block for _, block in file.blocks(GOAL)])
+    return np.append((goals[1:] != goals[:-1]).any(axis=1), False)
 
 
 def _corrected(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data import load_dataset
+from data_sources.maze_recipe import planner_rows
 from offline_data import rows as dataset_rows
 from offline_data.breaks import STEP_LIMITS
 from tasks import get_task
@@ -281,3 +282,18 @@ def test_reported_files_are_repaired():
     assert "row 0 has -1 (range -1 to 0)" in message
     pen = load_dataset(shared_file("trials/data/pen_long.pkl"), get_task("pen-expert-v1"))
     assert "longer than the task's horizon of 100 steps: 1 of 1 (up to 200)" in pen.notices[-1]
+
+
+def test_maze2d_without_timeouts_is_split_where_the_goal_changes(tmp_path):
+    task = get_task("maze2d-open-v0")
+    arrays = next(planner_rows(task, 800, 0))
+    want = load(tmp_path, task, arrays)
+    ends = arrays.pop("timeouts")
+    got = load(tmp_path, task, arrays)
+    assert_same(got, want)
+    notice = f"no timeouts array: split where infos/goal changes, {ends[:-1].sum()} times"
+    assert notice in got.notices
+    # nothing else tells where the planner's episodes end
+    del arrays["infos/goal"]
+    lengths = load(tmp_path, task, arrays).lengths
+    assert set(lengths) == {task.horizon}
