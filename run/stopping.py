@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -33,7 +34,9 @@ EXIT_INTERRUPTED = 130
 # SIGTERM and SIGHUP end a job or its terminal; schedulers announce a time limit with the others
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 # a launcher and the scheduler may both deliver the same request within this time, in seconds
-_ONE_REQUEST = 5.0
+_ONE_REQUEST = 4.0
+# handlers of signals that arrived during one long computation run within this time, in seconds
+_SAME_MOMENT = 1.0
 # the learning rate suggested after a divergence is lower by this factor
 _LOWER_RATE = 3.0
 _OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot) allocate memory|ALLOC_FAILED", re.I)
@@ -53,12 +56,14 @@ class Complete(Exception):
 class StopSignal:
     """Notes signals that end a run, so that it can stop between updates.
 
-    A second Ctrl-C, or any signal some seconds after the first, raises KeyboardInterrupt.
+    A second Ctrl-C, or any signal some seconds after the first, raises KeyboardInterrupt. Python
+    runs handlers only between instructions, so their times do not tell when a signal came. An alarm
+    is delayed alike: a signal is a later one if its handler runs well after that of the alarm.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._since, self._ctrl_c = 0.0, 0
+        self._ctrl_c, self._request_over = 0, math.inf
         self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
@@ -86,6 +91,7 @@ class StopSignal:
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for kind, handler in self._before.items():
                 signal.signal(kind, handler)
 
@@ -96,17 +102,22 @@ class StopSignal:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._ctrl_c += number == signal.SIGINT
         if not self.requested:
-            self.requested, self._since = True, time.monotonic()
+            self.requested = True
+            signal.signal(signal.SIGALRM, self._note_alarm)
+            signal.setitimer(signal.ITIMER_REAL, _ONE_REQUEST)
             line = "Stopping after this update (Ctrl-C again to quit immediately).\n"
             # not by sys.stderr, which the signal may have interrupted
             with contextlib.suppress(OSError):
                 os.write(2, ("\n" * os.isatty(2) + line).encode())
             return
-        late = time.monotonic() - self._since > _ONE_REQUEST
+        late = time.monotonic() - self._request_over > _SAME_MOMENT
         # the system repeats SIGXCPU every second
         again = number == signal.SIGINT and self._ctrl_c > 1
         if again or (late and number != signal.SIGXCPU):
             raise KeyboardInterrupt
+
+    def _note_alarm(self, number: int, frame: FrameType | None) -> None:
+        self._request_over = time.monotonic()
 
 
 def run_program(main: Callable[..., int]) -> NoReturn:

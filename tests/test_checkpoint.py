@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from itertools import chain, repeat
 from typing import Any
 
@@ -276,6 +277,7 @@ def no_signal_ignored():
 @pytest.mark.usefixtures("no_signal_ignored")
 def test_a_later_signal_interrupts_but_not_a_repeated_one(monkeypatch, name):
     kind, stop = getattr(signal, name), StopSignal()
+    monkeypatch.setattr(stopping, "_ONE_REQUEST", 0.01)
     with stop.installed():
         assert not stop()
         send(kind)
@@ -283,13 +285,27 @@ def test_a_later_signal_interrupts_but_not_a_repeated_one(monkeypatch, name):
         # a second Ctrl-C is meant
         with pytest.raises(KeyboardInterrupt) if name == "SIGINT" else contextlib.nullcontext():
             send(kind)
-        monkeypatch.setattr(stopping, "_ONE_REQUEST", 0.0)
+        time.sleep(0.1)
+        monkeypatch.setattr(stopping, "_SAME_MOMENT", 0.0)
         # the system repeats SIGXCPU every second
         send(signal.SIGXCPU)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGTERM)
         stop.ignore()
         send(kind)
+
+
+def test_a_signal_repeated_during_a_long_computation_does_not_interrupt(monkeypatch):
+    monkeypatch.setattr(stopping, "_ONE_REQUEST", 0.1)
+    stop = StopSignal()
+    with stop.installed():
+        send(signal.SIGTERM)
+        # handlers run once the computation returns to Python
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
+        send(signal.SIGTERM)
+        time.sleep(0.3)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGALRM})
+    assert stop()
 
 
 def test_signals_ignored_by_nohup_stay_ignored(monkeypatch):
