@@ -7,13 +7,14 @@ data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from d4rl_envs.engine import mujoco
 from d4rl_envs.locomotion import LocomotionEnv
-from d4rl_envs.maze2d import cells
+from d4rl_envs.maze2d import cells, checked_goal
 
 MAZES = {
     "umaze": "#####/#ROO#/###O#/#GOO#/#####",
@@ -46,6 +47,7 @@ class AntMazeEnv(LocomotionEnv):
 
     xml = "ant.xml"
     steps_per_action = 5
+    ctrl_limit = TORQUE
     camera = "overview"
 
     def __init__(
@@ -53,7 +55,7 @@ class AntMazeEnv(LocomotionEnv):
     ) -> None:
         self.maze = MAZES[layout]
         self.goal_cell = positions(self.maze, "G")[0]
-        self.goal = self.goal_cell
+        self._goal = self.goal_cell
         self.fixed_goal = fixed_goal
         self._goal_drawn_for: np.random.Generator | None = None
         self._reached = False
@@ -97,6 +99,26 @@ class AntMazeEnv(LocomotionEnv):
         """Whether the goal was reached in this episode."""
         return self._reached
 
+    @property
+    def goal(self) -> np.ndarray:
+        """Position (2,) in m that the rewards refer to; `target_goal` is D4RL's name for it."""
+        return self._goal
+
+    @goal.setter
+    def goal(self, position: Sequence[float] | np.ndarray) -> None:
+        self._goal = checked_goal(position)
+        if self.goal_marker:
+            self.model.site("goal").pos[:2] = self._goal
+
+    target_goal = goal
+
+    def set_target_goal(self, goal_input: Sequence[float] | np.ndarray | None = None) -> None:
+        """Set the goal until the next reset (fixed goals: for good); by default draw one."""
+        self.goal = self.drawn_goal(self.np_random) if goal_input is None else goal_input
+        self._goal_drawn_for = self.np_random
+
+    set_target = set_target_goal
+
     def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
         if goal is not None:
             self.goal = goal
@@ -104,26 +126,25 @@ class AntMazeEnv(LocomotionEnv):
     def reset_state(self) -> None:
         super().reset_state()
         if not self.fixed_goal:
-            self._draw_goal(self.np_random)
+            self.goal = self.drawn_goal(self.np_random)
         elif self._goal_drawn_for is not self.np_random:
             self._goal_drawn_for = self.np_random
             # depends only on the seed, so that a resumed run has the same goal
             seeds: Any = self.np_random.bit_generator.seed_seq
-            self._draw_goal(np.random.default_rng(seeds.generate_state(4)))
+            self.goal = self.drawn_goal(np.random.default_rng(seeds.generate_state(4)))
         self._reached = False
-        if self.goal_marker:
-            self.model.site("goal").pos[:2] = self.goal
 
-    def _draw_goal(self, rng: np.random.Generator) -> None:
+    def drawn_goal(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
+        """A goal (2,) near the goal cell, drawn as in D4RL."""
         noise = rng.uniform(0, 1, 2) + rng.uniform(0, 0.5, 2)
-        self.goal = np.maximum(0.0, self.goal_cell + noise)
+        return np.maximum(0.0, self.goal_cell + noise)
 
     def observation(self) -> np.ndarray:
         return np.concatenate((self.qpos, self.qvel))
 
     def advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         self.simulate(TORQUE * action)
-        dx, dy = (self.qpos[:2] - self.goal).tolist()
+        dx, dy = (self.qpos[:2] - self._goal).tolist()
         at_goal = dx * dx + dy * dy <= GOAL_RADIUS**2
         self._reached = self._reached or at_goal
         return self.observation(), float(at_goal), self.diverged or at_goal

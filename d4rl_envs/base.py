@@ -76,7 +76,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """One environment step.
 
         Args:
-            action: (act_dim,) float64, finite and within [-1, 1].
+            action: (act_dim,), finite and within [-1, 1].
 
         Returns:
             observation (obs_dim,), raw reward, whether the episode terminated.
@@ -98,13 +98,25 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        action = np.asarray(action, np.float64)
+        action = np.asarray(action)
         if action.shape != self.action_space.shape:
             raise UserError(f"action of shape {action.shape}: expected {self.action_space.shape}")
-        obs, reward, terminated = self.advance(bounded(action))
+        applied = self.applied(action)
+        obs, reward, terminated = self.advance(applied)
+        return obs, float(reward), bool(terminated), False, self.info(applied)
+
+    def applied(self, action: np.ndarray) -> np.ndarray:
+        """The action that `step` passes to `advance`.
+
+        Raises:
+            UserError: an action is NaN or infinite.
+        """
+        return bounded(action)
+
+    def info(self, applied: np.ndarray) -> dict[str, Any]:
+        """What `step` returns besides observation and reward, given the applied action."""
         success = self.success
-        info = {} if success is None else {"success": success}
-        return obs, float(reward), bool(terminated), False, info
+        return {} if success is None else {"success": success}
 
     def set_state(
         self, qpos: np.ndarray, qvel: np.ndarray, warmstart: np.ndarray | None = None

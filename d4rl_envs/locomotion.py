@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from importlib.resources import files
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from d4rl_envs.base import MujocoEnv
+from d4rl_envs.base import MujocoEnv, bounded
 from d4rl_envs.engine import mujoco
 from d4rl_envs.physics import capsules_as_cylinders
 
@@ -24,6 +24,7 @@ class LocomotionEnv(MujocoEnv):
     xml: ClassVar[str]
     steps_per_action: ClassVar[int]
     total_mass: ClassVar[float | None] = None  # kg
+    ctrl_limit: ClassVar[float] = 1.0  # control at an action of 1
     camera = "track"
 
     def __init__(self, render_mode: str | None = None) -> None:
@@ -35,6 +36,16 @@ class LocomotionEnv(MujocoEnv):
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """Change the model before it is compiled; nothing by default."""
+
+    def applied(self, action: np.ndarray) -> np.ndarray:
+        """D4RL's wrapper maps actions to controls, and rounds if they are float32."""
+        checked = bounded(action)
+        if action.dtype != np.float32:
+            return checked
+        limit = np.float32(self.ctrl_limit)
+        ctrl = -limit + (action + np.float32(1)) * np.float32(0.5) * (2 * limit)
+        ctrl = np.clip(ctrl, -limit, limit)
+        return ctrl if limit == 1 else ctrl.astype(np.float64) / self.ctrl_limit
 
     @staticmethod
     def obs_size(model: mujoco.MjModel) -> int:
@@ -60,8 +71,13 @@ class HalfCheetahEnv(LocomotionEnv):
     def advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         x = self.qpos[0]
         self.simulate(action)
-        reward = (self.qpos[0] - x) / self.dt - 0.1 * (action @ action)
+        self.forward_reward = (self.qpos[0] - x) / self.dt
+        reward = self.forward_reward - 0.1 * _squared_norm(action)
         return self.observation(), reward, self.diverged
+
+    def info(self, applied: np.ndarray) -> dict[str, Any]:
+        cost = 0.1 * _squared_norm(applied)
+        return {"reward_run": float(self.forward_reward), "reward_ctrl": -float(cost)}
 
 
 class _UprightEnv(LocomotionEnv):
@@ -85,7 +101,7 @@ class _UprightEnv(LocomotionEnv):
         before = self.qpos[0]
         self.simulate(action)
         after, height, angle = self.qpos[:3].tolist()
-        reward = (after - before) / self.dt + 1.0 - 1e-3 * (action @ action)
+        reward = (after - before) / self.dt + 1.0 - 1e-3 * _squared_norm(action)
         return self.observation(), reward, self.diverged or not self.healthy(height, angle)
 
 
@@ -139,7 +155,21 @@ class AntEnv(LocomotionEnv):
     def advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         before = self.torso[0]
         self.simulate(action)
-        reward = (self.torso[0] - before) / self.dt + 1.0 - 0.5 * (action @ action)
+        self.forward_reward = (self.torso[0] - before) / self.dt
+        reward = self.forward_reward + 1.0 - 0.5 * _squared_norm(action)
         obs = self.observation()
         healthy = 0.2 <= obs[0] <= 1.0 and np.isfinite(obs).all()
         return obs, reward, self.diverged or not healthy
+
+    def info(self, applied: np.ndarray) -> dict[str, Any]:
+        return {
+            "reward_forward": float(self.forward_reward),
+            "reward_ctrl": -0.5 * float(_squared_norm(applied)),
+            "reward_contact": 0.0,
+            "reward_survive": 1.0,
+        }
+
+
+def _squared_norm(action: np.ndarray) -> float:
+    """|a|^2; for float32 actions summed in float32, as in D4RL."""
+    return float(np.square(action).sum()) if action.dtype == np.float32 else action @ action

@@ -7,11 +7,13 @@ A maze is a string of rows separated by "/": # wall, O free, G goal. The centre 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from d4rl_envs.base import MujocoEnv
 from d4rl_envs.engine import mujoco
+from d4rl_envs.errors import UserError
 from d4rl_envs.physics import planar_ball_weight
 
 MAZES = {
@@ -69,7 +71,8 @@ def maze_mjcf(maze: str) -> str:
         <geom name="ground" type="plane" size="40 40 0.25" pos="0 0 -0.1"
               contype="1" conaffinity="0" rgba="0.9 0.9 0.9 1"/>
         {walls}
-        <site pos="{goal_row + ORIGIN} {goal_column + ORIGIN} 0" size="0.2" rgba="0.9 0.2 0.2 1"/>
+        <site name="goal" pos="{goal_row + ORIGIN} {goal_column + ORIGIN} 0" size="0.2"
+              rgba="0.9 0.2 0.2 1"/>
         <camera name="overview" pos="{rows / 2 + 0.5} {columns / 2 + 0.5} {1.4 * columns}"
                 xyaxes="0 1 0 -1 0 0"/>
         <body name="particle" pos="{ORIGIN} {ORIGIN} 0">
@@ -81,6 +84,18 @@ def maze_mjcf(maze: str) -> str:
       </worldbody>
       <actuator><motor joint="ball_x"/><motor joint="ball_y"/></actuator>
     </mujoco>"""
+
+
+def checked_goal(position: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The goal as (2,) float64.
+
+    Raises:
+        UserError: it is not a position.
+    """
+    goal = np.array(position, np.float64)
+    if goal.shape != (2,) or not np.isfinite(goal).all():
+        raise UserError(f"goal {position!r}: not a position; pass two finite numbers")
+    return goal
 
 
 class Maze2dEnv(MujocoEnv):
@@ -102,12 +117,39 @@ class Maze2dEnv(MujocoEnv):
         # D4RL also starts episodes in the goal cell, which follows the free ones in its list
         self.starts = np.concatenate((cells(maze, "O"), cells(maze, "G"))).astype(float)
         self.goal = cells(maze, "G")[0].astype(float)
-        self._goal_x, self._goal_y = self.goal.tolist()
+
+    @property
+    def goal(self) -> np.ndarray:
+        """Position (2,) that the rewards refer to; resets do not change it."""
+        return np.array((self._goal_x, self._goal_y))
+
+    @goal.setter
+    def goal(self, position: Sequence[float] | np.ndarray) -> None:
+        self._goal_x, self._goal_y = checked_goal(position).tolist()
+        self.model.site("goal").pos[:2] = self.goal + ORIGIN
+
+    def get_target(self) -> np.ndarray:
+        """The goal, by D4RL's name."""
+        return self.goal
+
+    def set_target(self, target_location: Sequence[float] | np.ndarray | None = None) -> None:
+        """Set the goal: to a position (2,), or by default near a random cell, as D4RL does."""
+        self.goal = self._near_a_random_cell() if target_location is None else target_location
+
+    def _near_a_random_cell(self) -> np.ndarray:
+        cell = self.starts[self.np_random.integers(len(self.starts))]
+        return cell + self.np_random.uniform(-0.1, 0.1, 2)
 
     def reset_state(self) -> None:
-        start = self.starts[self.np_random.integers(len(self.starts))]
-        noise = self.np_random.uniform(-0.1, 0.1, 2)
-        self.set_state(start + noise, 0.1 * self.np_random.standard_normal(2))
+        self.set_state(self._near_a_random_cell(), 0.1 * self.np_random.standard_normal(2))
+
+    def reset_to_location(self, location: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Start an episode within 0.1 of a cell (row, column); returns the observation."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.diverged = False
+        start = np.asarray(location, float) + self.np_random.uniform(-0.1, 0.1, 2)
+        self.set_state(start, 0.1 * self.np_random.standard_normal(2))
+        return self.observation()
 
     def observation(self) -> np.ndarray:
         return np.concatenate((self.qpos, self.qvel))

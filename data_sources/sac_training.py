@@ -100,7 +100,8 @@ class SacTraining:
             if ended:
                 obs, _ = self._env.reset()
             action = self._explore(obs)
-            next_obs, reward, terminated, truncated, _ = self._env.step(action)
+            # float64, because `step` rounds float32 actions, which changes the resumed trainings
+            next_obs, reward, terminated, truncated, _ = self._env.step(action.astype(float))
             ended = terminated or truncated
             # values are bootstrapped at the time limit
             info = {"TimeLimit.truncated": truncated and not terminated}

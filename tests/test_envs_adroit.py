@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import d4rl_envs
-from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, adroit_model
+from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv
 from d4rl_envs.engine import mujoco
+from d4rl_envs.hand import adroit_model
 from d4rl_envs.physics import NULL_ROTATION
 from d4rl_envs.rotations import euler_from_matrix, quat_from_euler
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import d4rl_envs
-from d4rl_envs.adroit import AdroitEnv
+from d4rl_envs.hand import AdroitEnv
 from d4rl_envs.parity import open_loop, restore, single_steps, table_row
 from tests.env_golden import TASKS, golden_probes, golden_recordings, model_differences
 
