@@ -26,9 +26,10 @@ def test_no_path_leads_through_a_wall(env, radius):
     episodes = play(policy_with(SMALL, task), 3, 1.0)
     axes = Figure().subplots()
     draw_panel(axes, task, episodes, "now")
-    lines = [line for line in axes.lines if len(line.get_xdata()) > 1]
-    assert [len(line.get_xdata()) for line in lines] == [e.length for e in episodes]
-    x, y = (np.concatenate([line.get_data()[i] for line in lines]) for i in (0, 1))
+    drawn = [np.array(line.get_data()) for line in axes.lines]
+    paths = [path for path in drawn if path.shape[1] > 1]
+    assert [path.shape[1] for path in paths] == [episode.length for episode in episodes]
+    x, y = np.concatenate(paths, axis=1)
     walls = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     assert len(walls) > 10
     for wall in walls:
