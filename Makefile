@@ -69,7 +69,7 @@ reliability: $(VENV)/.development ## kill, stop and fill up tiny runs, write doc
 	OMP_NUM_THREADS=1 $(BIN) -m tests.reliability
 
 clean: ## remove .venv and caches; datasets and runs stay
-	rm -rf $(VENV) $(LEGACY) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEGACY) site build d4rl_envs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_FILE): | $(VENV)/.runtime

@@ -28,7 +28,9 @@ def adroit_model(name: str, visuals: bool) -> mujoco.MjModel:
     # importing the package would be slow
     package = find_spec("gymnasium_robotics")
     if package is None or not package.submodule_search_locations:
-        raise UserError("Adroit tasks need gymnasium-robotics: pip install gymnasium-robotics")
+        raise UserError(
+            "Adroit tasks need gymnasium-robotics; pip install gymnasium-robotics==1.4.2"
+        )
     assets = Path(package.submodule_search_locations[0]) / "envs" / "assets" / "adroit_hand"
     spec = mujoco.MjSpec.from_file(str(assets / f"adroit_{name}.xml"))
     if not visuals:

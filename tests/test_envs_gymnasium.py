@@ -44,7 +44,7 @@ def test_physics_is_loaded_with_the_first_environment():
     """gymnasium-robotics, which is slow to import, only with a hand task."""
     code = (
         "import sys, d4rl_envs, gymnasium\n"
-        "slow = {'mujoco', 'torch', 'gymnasium_robotics'}\n"
+        "slow = {'mujoco', 'torch', 'gymnasium_robotics', 'h5py', 'scipy', 'gym'}\n"
         "print(sorted(slow & set(sys.modules)))\n"
         "for n in ('hopper-medium-v2', 'maze2d-umaze-v1'): gymnasium.make(n).reset(seed=0)\n"
         "print(sorted(slow & set(sys.modules)))"
