@@ -24,7 +24,7 @@ RUN_DATA := $(RUN_DIR)/data_$(RUN_STEPS)
 RUN_FILE := $(RUN_DATA)/$(RUN_ENV).hdf5
 
 .DELETE_ON_ERROR:
-.PHONY: help setup legacy run motivation test lint format docs gpu-check reliability clean
+.PHONY: help setup legacy run motivation test lint format docs gpu-check clients reliability clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -64,6 +64,9 @@ docs: $(VENV)/.development ## build the documentation as a site, site/index.html
 
 gpu-check: $(VENV)/.development ## check training on an NVIDIA GPU and time it (8 minutes)
 	$(BIN) -m gpu_check --device cuda
+
+clients: $(VENV)/.development ## run public programs for D4RL on these environments: make clients CLIENTS=FOLDER
+	@$(BIN) -m tests.clients $(CLIENTS)
 
 reliability: $(VENV)/.development ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
 	OMP_NUM_THREADS=1 $(BIN) -m tests.reliability

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from d4rl_envs.download import Unreachable, download
 from d4rl_envs.errors import UserError
 from d4rl_envs.tasks import D4RLTask, get_task
 
@@ -162,6 +161,8 @@ def _cached(task: D4RLTask) -> Path:
     path = task_file(folder(), task)
     if path.exists():
         return path
+    from d4rl_envs.download import Unreachable, download  # network modules are slow to import
+
     path = path.with_name(Path(task.url).name)  # other programs know it by D4RL's name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,10 @@ class OfflineEnv(gym.Env):
         """In D4RL, the environment inside the wrapper that scales actions."""
         return self
 
+    def state_vector(self) -> np.ndarray:
+        """All positions and velocities."""
+        return np.concatenate((self.env.qpos, self.env.qvel))
+
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Seed resets. Equal seeds give D4RL's episodes (with gym 0.22 or later)."""
         self.env.np_random, seed = seeding.np_random(seed)

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d4rl_envs import TASKS, UserError, datasets
+from d4rl_envs import UserError, datasets
+from d4rl_envs.tasks import TASKS as D4RL_TASKS
+from tasks import TASKS
 from tests.data_files import random_arrays, write
 
 NAME = "hopper-medium-v2"
@@ -158,7 +160,7 @@ def test_missing_datasets_are_downloaded_once(tmp_path, monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", str(cache))
     for name in (NAME, "walker2d-medium-v2"):
         address = f"http://127.0.0.1:{server.server_port}/{TASKS[name].url.rpartition('/')[2]}"
-        monkeypatch.setitem(TASKS, name, replace(TASKS[name], url=address))
+        monkeypatch.setitem(D4RL_TASKS, name, replace(D4RL_TASKS[name], url=address))
     try:
         assert len(datasets.load(NAME)["rewards"]) == 20
         with pytest.raises(UserError, match="not an HDF5 file"):

@@ -41,9 +41,10 @@ def test_seeded_episodes_equal_d4rls(recording, name):
     first = env.reset(seed=7)[0]
     np.testing.assert_allclose(first, recording[f"{name}/first"], rtol=0, atol=1e-9)
     steps = [env.step(action) for action in recording[f"{name}/actions"]]
-    for index, key in enumerate(("observations", "rewards", "dones")):
-        values = [step[index] for step in steps]
-        np.testing.assert_allclose(values, recording[f"{name}/{key}"], rtol=0, atol=1e-9)
+    for key, values in zip(
+        ("observations", "rewards", "dones"), zip(*steps, strict=True), strict=False
+    ):
+        np.testing.assert_allclose(np.array(values), recording[f"{name}/{key}"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", TASKS)
