@@ -69,6 +69,11 @@ class OfflineEnv(gym.Env):
         """In D4RL, the environment inside the wrapper that scales actions."""
         return self
 
+    @property
+    def _target(self) -> np.ndarray:
+        """maze2d's goal."""
+        return self.env.get_target()
+
     def state_vector(self) -> np.ndarray:
         """All positions and velocities."""
         return np.concatenate((self.env.qpos, self.env.qvel))

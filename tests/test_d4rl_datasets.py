@@ -1,5 +1,7 @@
-"""d4rl_envs.datasets: D4RL's rules row by row, files, downloads."""
+"""d4rl_envs.datasets: D4RL's rules row by row, its recordings, files, downloads."""
 
+import hashlib
+import json
 import threading
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from d4rl_envs import UserError, datasets
 from d4rl_envs.tasks import TASKS as D4RL_TASKS
 from tasks import TASKS
+from tests.conftest import SHARED, shared_file
 from tests.data_files import random_arrays, write
 
 NAME = "hopper-medium-v2"
+FILES = sorted(path.stem for path in (SHARED / "data").glob("*.hdf5"))
 
 
 def ends_by_counting(arrays, horizon, rows, skip):
@@ -70,6 +74,28 @@ def test_transitions_and_episodes_follow_d4rls_rules(arrays, horizon):
     assert [list(episode["rewards"]) for episode in episodes] == [
         list(range(start, stop)) for start, stop in pairwise(starts)
     ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_real_files_equal_d4rls_recordings(name):
+    with np.load(shared_file("golden/d4rl_api/seed7.npz")) as recording:
+        fact = json.loads(str(recording["facts"]))[f"dataset/{name}"]
+    arrays = datasets.load(name, shared_file(f"data/{name}.hdf5"))
+    assert {key: list(array.shape) for key, array in arrays.items()} == fact["get_dataset"]
+    for terminate_on_end in (False, True):
+        transitions = datasets.qlearning(arrays, terminate_on_end=terminate_on_end)
+        assert list(transitions) == list(fact[f"qlearning_terminate_{terminate_on_end:d}"])
+        for key, recorded in fact[f"qlearning_terminate_{terminate_on_end:d}"].items():
+            shape, dtype, digest, total = recorded
+            array = transitions[key]
+            assert (list(array.shape), str(array.dtype)) == (shape, dtype)
+            assert hashlib.sha256(array.tobytes()).hexdigest()[:16] == digest
+            assert array.sum(dtype=np.float64) == pytest.approx(total, abs=1e-6)
+    count, lengths, total = fact["sequences"]
+    episodes = list(datasets.sequences(arrays))
+    assert len(episodes) == count
+    assert [len(episode["rewards"]) for episode in episodes[: len(lengths)]] == lengths
+    assert sum(float(episode["rewards"].sum()) for episode in episodes) == pytest.approx(total)
 
 
 def test_an_id_stands_for_its_dataset_and_horizon(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def test_wheel_has_the_environments_alone(wheel):
     assert names == {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     assert wheel.stat().st_size < 200_000
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra)", metadata, flags=re.MULTILINE)
-    assert sorted(required) == ["gymnasium", "h5py", "mujoco", "numpy"]
+    assert sorted(required) == ["gymnasium", "h5py", "mujoco", "numpy", "tqdm"]
     assert "# D4RL without mujoco-py" in metadata
 
 
@@ -77,7 +77,7 @@ def test_versions_equal_those_of_the_requirements():
     assert f"mujoco=={TESTED_VERSION}" in pinned
     assert len(pinned) == 2
     assert set(pinned) <= set(pins)
-    for name in ("gymnasium", "h5py", "numpy"):
+    for name in ("gymnasium", "h5py", "numpy", "tqdm"):
         assert any(pin.startswith(f"{name}==") for pin in pins)
     legacy = (ROOT / "requirements-legacy.txt").read_text().splitlines()
     assert PROJECT["optional-dependencies"]["gym"][0] in legacy
