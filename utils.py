@@ -114,6 +114,11 @@ def shell_command(script: str, *words: str) -> str:
     return shlex.join([python, str(path), *words])
 
 
+def user_path(text: str) -> Path:
+    """A path on a command line; shells do not expand the `~` of `--flag=~/x`."""
+    return Path(text).expanduser()
+
+
 class _LastingOutput(io.TextIOWrapper):
     """Standard output or error that drops what it cannot write instead of raising.
 

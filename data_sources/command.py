@@ -14,7 +14,7 @@ from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay
 from offline_data.d4rl_file import open_d4rl
 from offline_data.split import GYM_FAMILIES
 from tasks import TASKS, Task, get_task
-from utils import UserError
+from utils import UserError, user_path
 
 ROOT = Path(__file__).resolve().parents[1]
 # rows in a published file per transition of its dataset; splitting drops a few per cent
@@ -71,13 +71,13 @@ def parse_args(script: str, shown: list[Task], argv: Sequence[str] | None) -> ar
     parser.add_argument("--steps", type=int, metavar="N",
                         help="number of rows to generate (default: as published); not for "
                              "medium-replay, which has one row per training step")  # fmt: skip
-    parser.add_argument("--policy", type=Path, metavar="FILE",
+    parser.add_argument("--policy", type=user_path, metavar="FILE",
                         help="behaviour policy (.npz) for antmaze and Adroit expert")  # fmt: skip
     parser.add_argument("--max_training_steps", type=int, metavar="N",
                         help="gym medium and medium-replay, which train SAC first: give up after "
                              f"N steps (default: {MAX_TRAINING_STEPS:,})")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed for generation (default: 0)")
-    parser.add_argument("--data_dir", type=Path, default=ROOT / "data", metavar="DIR",
+    parser.add_argument("--data_dir", type=user_path, default=ROOT / "data", metavar="DIR",
                         help="output folder (default: %(default)s)")  # fmt: skip
     return parser.parse_args(argv)
 

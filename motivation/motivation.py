@@ -28,7 +28,7 @@ from reporting.intervals import bootstrap, mean_over_runs, share_interval
 from reporting.style import save_figure
 from reporting.tables import to_csv
 from run.setting_checks import inside
-from utils import UserError, run_command, select_device, write_output
+from utils import UserError, run_command, select_device, user_path, write_output
 
 # a policy has found the optimum if its action is within this distance
 NEAR = 0.1
@@ -102,7 +102,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         usage="%(prog)s --out DIR [--FLAG VALUE ...]",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--out", type=user_path, required=True, help="output folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     types = get_type_hints(BanditSettings)
     for name, field in FLAGS.items():

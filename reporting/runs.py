@@ -333,6 +333,7 @@ def state_warnings(runs: Sequence[RunResult]) -> list[str]:
         )
     for run in used:
         if run.state == FINISHED and not run.counts:
-            problem = "the final score is not finite" if len(run.curve.steps) else "no evaluations"
+            tuned = run.curve.steps.any()
+            problem = "the final score is not finite" if tuned else "not fine-tuned"
             lines.append(f"{run.folder}: finished, but {problem}; left out")
     return lines

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from get_args import Settings
 from tasks import get_task
 
-# seconds between two lines without a terminal
-_LINE_INTERVAL = 60.0
+# seconds before the first line and between two lines without a terminal
+_FIRST_LINE, _LINE_INTERVAL = 15.0, 60.0
 _MAX_WIDTH = 100
 
 
@@ -108,7 +108,7 @@ def online_rows(settings: Settings) -> int:
 class ProgressDisplay:
     """Shows the progress of an iteration, and the time left of the run, on standard error.
 
-    In a terminal this is a bar; elsewhere a line with the time, once a minute.
+    In a terminal this is a bar; elsewhere a line with the time, after 15 s and then once a minute.
     """
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
@@ -117,7 +117,7 @@ class ProgressDisplay:
         self._phase, self._since, self._updates = "", 0.0, 0
         # actor updates of the current iteration
         self._done = 0
-        self._next_line = time.monotonic() + _LINE_INTERVAL
+        self._next_line = time.monotonic() + _FIRST_LINE
 
     @contextmanager
     def training(self, updates: int) -> Iterator[Callable[[], object]]:

@@ -30,7 +30,7 @@ from policy_export.playing import play, summarise
 from reporting.intervals import bootstrap, mean_over_runs
 from run.config import plain
 from run.video import check_kind
-from utils import UserError, run_command, select_device
+from utils import UserError, run_command, select_device, user_path
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -82,7 +82,7 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="folder of an exported policy or of a run")
+    parser.add_argument("folder", type=user_path, help="folder of an exported policy or of a run")
     parser.add_argument("--episodes", type=int, default=10, help="number of episodes "
                         "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--rtg", type=float, help="target return, in training rewards "
@@ -93,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         "environment (default: %(default)s)")  # fmt: skip
     parser.add_argument("--best", action="store_true", help="with a run: the policy of the best "
                         "evaluation instead of the last one")  # fmt: skip
-    parser.add_argument("--video", type=Path, help="GIF or MP4 file to record the first episode to")
+    parser.add_argument("--video", type=user_path, help="GIF or MP4 file for the first episode")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N "
                         "(default: %(default)s)")  # fmt: skip
     output = parser.add_mutually_exclusive_group()

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from get_args import OneLineParser
 from policy_export import Policy, save_policy
 from policy_export.policy import policy_of_run
-from utils import UserError, run_command
+from utils import UserError, run_command, user_path
 
 
 def summary(policy: Policy) -> str:
@@ -37,8 +37,8 @@ def summary(policy: Policy) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, help="folder of the run")
-    parser.add_argument("--out", type=Path, required=True, help="new or empty folder to write to")
+    parser.add_argument("run_dir", type=user_path, help="folder of the run")
+    parser.add_argument("--out", type=user_path, required=True, help="new or empty output folder")
     parser.add_argument("--best", action="store_true", help="export the policy of the best "
                         "evaluation instead of the last one")  # fmt: skip
     args = parser.parse_args(argv)

@@ -23,7 +23,7 @@ from reporting.figures import learning_curves, split_curves
 from reporting.runs import RunResult, read_runs, run_folders, state_warnings
 from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
-from utils import UserError, run_command
+from utils import UserError, run_command, user_path
 
 
 def check_metric(runs: Sequence[RunResult], metric: str) -> None:
@@ -57,8 +57,8 @@ def plot(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUNS", help="folders of runs or their parents")
-    add("--out", type=Path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
+    add("runs", nargs="+", type=user_path, metavar="RUNS", help="folders of runs or their parents")
+    add("--out", type=user_path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
     add("--metric", default=SCORE, help="metric to plot (default: %(default)s)")
     add("--split", action="store_true", help="one panel per method; needs runs of one task")
     try:

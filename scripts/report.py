@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from get_args import OneLineParser
 from reporting.build import build
 from reporting.runs import read_runs, run_folders
-from utils import UserError, run_command, write_output
+from utils import UserError, run_command, user_path, write_output
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -45,9 +45,9 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS",
+    parser.add_argument("runs", nargs="+", type=user_path, metavar="RUNS",
                         help="folders of runs or their parents")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="output folder")
     args = parser.parse_args(argv)
     try:
         write_report(args.runs, args.out)

@@ -13,6 +13,7 @@ import utils
 from get_args import Settings
 from run import progress as progress_module
 from run.progress import Progress, ProgressDisplay
+from scripts import evaluate, export_policy, plot_learning_curve, report
 from tests.conftest import ROOT
 
 SETTINGS = replace(
@@ -147,3 +148,11 @@ def test_commands_end_with_at_most_one_line(code, output, status, error):
     os.close(writing)
     assert done.returncode == status
     assert done.stderr.startswith(error) and done.stderr.count("\n") == bool(error)
+
+
+@pytest.mark.parametrize("script", [evaluate, export_policy, plot_learning_curve, report])
+def test_commands_expand_a_leading_tilde(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ["~/none"] if script is evaluate else ["~/none", "--out=~/new.png"]
+    assert script.main(arguments) == 2
+    assert f"{tmp_path}/none" in capsys.readouterr().err

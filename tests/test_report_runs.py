@@ -11,7 +11,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from reporting.runs import RunResult, differing_flags, read_run, read_runs, run_folders
+from reporting.runs import (
+    RunResult,
+    differing_flags,
+    read_run,
+    read_runs,
+    run_folders,
+    state_warnings,
+)
 from run.files import LOCK_FILE
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED, UNFINISHED
 from tests.report_runs import ended, finished_run, settings, status
@@ -105,6 +112,11 @@ def test_note_counts_resumes_and_attempts(tmp_path):
 def test_runs_with_a_final_score_that_is_not_finite_do_not_count(tmp_path):
     run = read_run(finished_run(tmp_path / "a", 1.0, [2.0, float("nan")]))
     assert run.state == FINISHED and not run.counts
+    pretrained = read_run(finished_run(tmp_path / "b", 1.0, []))
+    assert state_warnings([run, pretrained]) == [
+        f"{tmp_path}/a: finished, but the final score is not finite; left out",
+        f"{tmp_path}/b: finished, but not fine-tuned; left out",
+    ]
 
 
 def test_one_run_per_seed_counts(tmp_path):
