@@ -75,15 +75,40 @@ def model_state_bytes(trainer: Any) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
+def write_dataset(path: Path, rows: int) -> None:
+    """Write random rows in the published format of `TASK`, in episodes of 800 steps on average."""
+    import h5py
+    import numpy as np
+
+    from benchmarks.measuring import TASK
+
+    generator = np.random.default_rng(0)
+    ends = generator.random(rows) < 1 / 800
+    terminals = generator.random(rows) < 0.5
+    observations = 0.01 * generator.standard_normal((rows, TASK.obs_dim), np.float32)
+    following = np.roll(observations, -1, axis=0)
+    following[ends] = 0
+    arrays = {
+        "observations": observations,
+        "next_observations": following,
+        "actions": generator.uniform(-1, 1, (rows, TASK.act_dim)).astype(np.float32),
+        "rewards": generator.random(rows, np.float32),
+        "terminals": ends & terminals,
+        "timeouts": ends & ~terminals,
+    }
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, compression="gzip", compression_opts=1)
+
+
 def start_once(args: argparse.Namespace, folder: str, rows: int, *flags: str) -> dict[str, float]:
     """Start in a new process with a dataset of `rows` rows, which is created in `folder`."""
-    from benchmarks.bench_load import write_dataset
     from benchmarks.measuring import MIB, TASK, in_new_process
 
     data_dir = Path(folder) / f"{rows}"
     if not data_dir.exists():
         data_dir.mkdir()
-        write_dataset(data_dir / f"{TASK.name}.hdf5", TASK, rows, 800)
+        write_dataset(data_dir / f"{TASK.name}.hdf5", rows)
     given = ["--env", TASK.name, "--data_dir", str(data_dir), "--device", str(args.device)]
     given += ["--stoc", "0", "--use_entropy_reg", "0", "--batch_size", str(args.batch_size)]
     given += ["--run_dir", tempfile.mkdtemp(dir=folder), "--precision", args.precision, *flags]

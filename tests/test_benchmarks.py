@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import (
-    bench_envs,
-    bench_load,
-    bench_plain,
-    bench_rollout,
-    bench_start,
-    bench_update,
-    measuring,
-)
+from benchmarks import bench_plain, bench_rollout, bench_start, bench_update, measuring
 from benchmarks.plain import PlainTD3
 from fast_cpu.dropout import Dropout
 from fast_cpu.linear import linear
@@ -26,7 +18,6 @@ from replay_buffer import ReplayBuffer
 from tests.conftest import ROOT
 from trainer import Trainer
 from trajectories import clamp_action
-from utils import UserError
 
 TINY = ["--embed_dim", "16", "--n_layer", "1", "--n_head", "2", "--device", "cpu"]
 UPDATE = {"critic_ms", "actor_ms", "batch_ms", "tflops", "share_of_matmul"}
@@ -138,22 +129,6 @@ def test_start_reports_time_and_memory(monkeypatch, capsys):
     assert figures["peak_mib"] > figures["state_mib"] > 4 * 12.6 * 4 / 1.1
     assert figures["peak_mib"] > figures["small_peak_mib"] > figures["imports_mib"]
     assert 0 < figures["memory_ratio"] < figures["memory_ratio_with_libraries"]
-
-
-def test_load_reports_time_and_memory(monkeypatch, capsys):
-    monkeypatch.setattr(bench_load, "CASES", [("maze2d-large-v1", 20_000, 300)])
-    (figures,) = run(bench_load, monkeypatch, capsys).values()
-    assert 19_000 < figures["transitions"] < 20_000
-    assert figures["seconds"] > 0 and figures["peak_mib"] > 0
-
-
-def test_environment_steps_are_timed(monkeypatch, capsys):
-    flags = ["--tasks", "maze2d-open-v0", "--num_envs", "2", "--seconds", "0.01"]
-    figures = run(bench_envs, monkeypatch, capsys, *flags)
-    assert figures["num_envs"] == 2
-    assert figures["steps_per_second"]["maze2d-open-v0"] > 0
-    with pytest.raises(UserError, match="must be positive"):
-        run(bench_envs, monkeypatch, capsys, "--num_envs", "0")
 
 
 def test_operations_are_counted_in_fused_and_plain_products():
