@@ -19,6 +19,7 @@ from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
 from run.config import describe_origin
 from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 from run.state import FINISHED, run_state
+from sweeps.sharing import PRETRAINING
 from sweeps.state import Status, read_status
 from tasks import get_task
 from utils import UserError, json_object
@@ -119,7 +120,10 @@ def _walk(top: Path) -> Iterator[Path]:
         below.sort()
         if {CONFIG_FILE, STATUS_FILE, METRICS_FILE} & set(files):
             below.clear()
-            yield Path(folder)
+            status = read_status(Path(folder))
+            # a shared pretraining is part of the runs that start from it
+            if not (status and status.method.startswith(PRETRAINING)):
+                yield Path(folder)
 
 
 def read_runs(folders: Sequence[Path], metric: str = SCORE) -> tuple[list[RunResult], list[str]]:

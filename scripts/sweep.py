@@ -26,7 +26,7 @@ from run.state import DIVERGED, FINISHED
 from run.stopping import EXIT_STOPPED, EXIT_USER_ERROR, StopSignal
 from sweeps.attempt import Allocation, command_words
 from sweeps.board import Board
-from sweeps.loop import Executor, LocalExecutor, remaining, run_all
+from sweeps.loop import Executor, LocalExecutor, remaining, run_all, with_pretraining
 from sweeps.on_ray import ray_executor
 from sweeps.plan import Sweep, SweepRun, checked_resources, problems, read_sweep
 from utils import UserError
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, extra = words[:split], words[split + 1 :]
     args = make_parser().parse_args(own)
     try:
-        sweep = select(read_sweep(args.file, args.save_dir, extra), args)
+        sweep = with_pretraining(select(read_sweep(args.file, args.save_dir, extra), args))
         if args.status:
             print("\n".join(Board(sweep.name, sweep.runs).lines()))
             return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
 from run.stopping import EXIT_USER_ERROR
 from sweeps.attempt import Allocation, attempt, status_of
-from sweeps.plan import SweepRun
+from sweeps.plan import Sweep, SweepRun
 from sweeps.state import PLANNED
 
 # the run, and the error of the executor ("" if main.py ended by itself)
@@ -61,6 +62,12 @@ def remaining(runs: Sequence[SweepRun]) -> list[SweepRun]:
     return [run for run in runs if states[run] not in (FINISHED, DIVERGED, RUNNING)]
 
 
+def with_pretraining(sweep: Sweep) -> Sweep:
+    """The sweep with the shared pretraining that its remaining runs start from, first."""
+    shared = dict.fromkeys(run.pretraining for run in remaining(sweep.runs) if run.pretraining)
+    return replace(sweep, runs=(*shared, *sweep.runs))
+
+
 def run_all(
     executor: Executor,
     runs: Sequence[SweepRun],
@@ -80,13 +87,15 @@ def run_all(
     """
     for run in runs:
         _plan(run)
-        executor.submit(run)
     attempts, waiting, stopping = dict.fromkeys(runs, 1), set(runs), False
+    held = _submit_ready(executor, runs, waiting)
     show()
     while waiting:
         if stop() and not stopping:
             stopping = True
             executor.cancel()
+            waiting -= set(held)
+            held = []
         for run, problem in executor.wait(1.0):
             waiting.discard(run)
             again = _settle(run, problem) and attempts[run] <= retries
@@ -95,7 +104,29 @@ def run_all(
                 waiting.add(run)
                 _plan(run)
                 executor.submit(run)
+        held = _submit_ready(executor, held, waiting)
         show()
+
+
+def _submit_ready(
+    executor: Executor, held: Sequence[SweepRun], waiting: set[SweepRun]
+) -> list[SweepRun]:
+    """Submit the runs that can start; returns those whose pretraining is still to come.
+
+    Runs whose pretraining has failed are removed from `waiting`.
+    """
+    later = []
+    for run in held:
+        if run.pretraining is None or status_of(run.pretraining).state == FINISHED:
+            executor.submit(run)
+        elif run.pretraining in waiting:
+            later.append(run)
+        else:
+            status, cause = status_of(run), status_of(run.pretraining).state
+            status.state, status.message = FAILED, f"its shared pretraining is {cause}"
+            status.write(run.folder)
+            waiting.discard(run)
+    return later
 
 
 def _plan(run: SweepRun) -> None:

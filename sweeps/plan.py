@@ -21,11 +21,17 @@ import yaml
 
 from d4rl_envs.tasks import ALIASES
 from data import dataset_path
-from get_args import FLAGS, Settings, flags_with, parse_args
+from get_args import FLAGS, Settings, flags_with, parse_args, to_argv
 from run.files import CONFIG_FILE, STATUS_FILE
 from run.folder import method_name
 from run.setting_checks import check_settings, check_value
 from sweeps.published import METHOD_FLAGS, TASK_FLAGS
+from sweeps.sharing import (
+    PRETRAINING,
+    changed_flags,
+    pretraining_name,
+    pretraining_settings,
+)
 from tasks import TASKS, get_task
 from utils import UserError, json_object
 
@@ -33,7 +39,7 @@ from utils import UserError, json_object
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "tasks": list, "methods": list, "seeds": list, "flags": dict,
     "task_flags": dict, "published_flags": bool, "cpus": (int, float), "gpus": (int, float),
-    "retries": int,
+    "retries": int, "share_pretraining": bool,
 }  # fmt: skip
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
@@ -47,6 +53,8 @@ class SweepRun:
         folder: Its folder, save_dir/sweep/task/method/seedN.
         flags: Arguments of main.py, without --run_dir and --resume.
         settings: The settings these arguments give.
+        pretraining: The run whose networks it starts from, with share_pretraining; it can start
+            once that run is finished.
     """
 
     sweep: str
@@ -56,6 +64,7 @@ class SweepRun:
     folder: Path
     flags: tuple[str, ...]
     settings: Settings
+    pretraining: SweepRun | None = None
 
     @property
     def label(self) -> str:
@@ -150,6 +159,8 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
             given = METHOD_FLAGS[method] if flags is None else []
             words = [*base, *given, *shared, *own, *(flags or []), *extra]
             runs += _make_runs(name, task, method, seeds, save_dir, words)
+    if content.get("share_pretraining"):
+        runs = [_with_shared_pretraining(run, seeds[0]) for run in runs]
     resources = {key: content[key] for key in ("cpus", "gpus", "retries") if key in content}
     return checked_resources(Sweep(name, tuple(runs), **resources))
 
@@ -245,6 +256,20 @@ def _make_runs(
         folder = save_dir.resolve() / sweep / task / method / f"seed{seed}"
         flags = ("--env", task, "--seed", str(seed), *tail)
         yield SweepRun(sweep, task, method, seed, folder, flags, replace(settings, seed=seed))
+
+
+def _with_shared_pretraining(run: SweepRun, seed: int) -> SweepRun:
+    """The run, started from a pretraining that others may share instead of its own."""
+    if not (run.settings.max_pretrain_iters and run.settings.max_online_iters):
+        return run
+    settings = pretraining_settings(run.settings, seed)
+    name = pretraining_name(settings)
+    folder = run.folder.parents[1] / PRETRAINING / name
+    flags = tuple(to_argv(changed_flags(settings) | {"env": run.task}))
+    method = PRETRAINING + name
+    pretraining = SweepRun(run.sweep, run.task, method, seed, folder, flags, settings)
+    words = (*run.flags, f"--init_from={folder}", "--init_optimizer=1")
+    return replace(run, flags=words, settings=parse_args(words), pretraining=pretraining)
 
 
 def _parse(flags: Sequence[str], what: str) -> Settings:
