@@ -15,6 +15,7 @@ from gym.utils import seeding
 
 from d4rl_envs import datasets
 from d4rl_envs.errors import UserError
+from d4rl_envs.maze2d import Maze2dEnv
 from d4rl_envs.registration import make
 from d4rl_envs.tasks import TASKS, get_task
 
@@ -72,6 +73,8 @@ class OfflineEnv(gym.Env):
     @property
     def _target(self) -> np.ndarray:
         """maze2d's goal."""
+        if not isinstance(self.env, Maze2dEnv):
+            raise AttributeError("_target")
         return self.env.get_target()
 
     def state_vector(self) -> np.ndarray:
