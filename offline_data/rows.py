@@ -230,7 +230,7 @@ def environment_named(text: str) -> tuple[str, str] | None:
         return None
     mazes = family in ("maze2d", "antmaze")
     layout = next((word for word in words if mazes and word in _LAYOUTS), "")
-    return family, f"eval-{layout}" if layout and "eval" in words else layout
+    return family, f"eval-{layout}" if layout and f"eval-{layout}" in "-".join(words) else layout
 
 
 def _compatible(named: tuple[str, str] | None, wanted: tuple[str, str]) -> bool:

@@ -330,3 +330,4 @@ def test_names_without_an_environment():
     for text in ("", "SAC", "my-data", "dataset", "giant", "openly"):
         assert environment_named(text) is None
     assert environment_named("Ant-v2") == ("ant", "")
+    assert environment_named("maze2d-umaze-v1 eval") == ("maze2d", "umaze")
