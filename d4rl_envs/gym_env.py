@@ -43,7 +43,7 @@ class OfflineEnv(gym.Env):
 
     def __init__(self, name: str, render_mode: str | None = None) -> None:
         self.task = get_task(name)
-        self.env = make(self.task, render_mode)
+        self.env: Any = make(self.task, render_mode)
         self.ref_min_score, self.ref_max_score = self.task.ref_min_score, self.task.ref_max_score
         self.dataset_url = self.task.url
         self.metadata = self.env.metadata | self.metadata
