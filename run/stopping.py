@@ -83,6 +83,7 @@ class StopSignal:
     def ignore(self) -> None:
         """Ignore the signals, if they are handled: the program is about to exit with its code."""
         self._handle(signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:

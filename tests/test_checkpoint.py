@@ -308,6 +308,15 @@ def test_a_signal_repeated_during_a_long_computation_does_not_interrupt(monkeypa
     assert stop()
 
 
+def test_no_alarm_ends_a_stopped_run_at_its_exit():
+    stop = StopSignal()
+    with stop.installed():
+        send(signal.SIGTERM)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        stop.ignore()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
 def test_signals_ignored_by_nohup_stay_ignored(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopSignal()

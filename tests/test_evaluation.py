@@ -35,15 +35,15 @@ class LinearEnvs:
         self.faulted = np.zeros(self.num_envs, bool)
 
     def reset(self, indices=None):
-        self.x, self.t = self.x0.copy(), np.zeros(self.num_envs, int)
+        self.x, self.steps = self.x0.copy(), np.zeros(self.num_envs, int)
         return self.x.copy()
 
     def step(self, actions, indices=None):
         self.x[indices] = self.x[indices] @ self.a + actions @ self.b
-        self.t[indices] += 1
+        self.steps[indices] += 1
         obs = self.x[indices].copy()
         rewards = obs[:, 0] - 0.1 * (actions**2).sum(-1)
-        terminated = self.t[indices] >= self.end[indices]
+        terminated = self.steps[indices] >= self.end[indices]
         return obs, rewards, terminated, np.zeros(len(indices), bool)
 
     def success(self):

@@ -45,7 +45,7 @@ class TwoSteps:
         self.num_envs, self.faulted = num_envs, np.zeros(num_envs, bool)
 
     def reset(self, indices=None):
-        self.step_number = 0
+        self.step_number, self.steps = 0, np.zeros(self.num_envs, int)
         self.actions = np.zeros((self.num_envs, STEPS, TASK.act_dim))
         return self.observe()
 
@@ -59,6 +59,7 @@ class TwoSteps:
     def step(self, actions, indices=None):
         self.actions[:, self.step_number] = actions
         self.step_number += 1
+        self.steps += 1
         ended = np.full(self.num_envs, self.step_number == STEPS)
         reward = -4.0 * np.square(self.actions - OPTIMUM).sum((1, 2)) * ended
         return self.observe(), reward, ended, np.zeros(self.num_envs, bool)
