@@ -99,17 +99,16 @@ def open_source(settings: Settings) -> Source:
     """
     path = Path(settings.init_from)
     if (path / POLICY_FILE).is_file():
-        policy, file, state = load_policy(path), path / WEIGHTS_FILE, {}
-        recorded: dict[str, Any] = vars(policy.settings)
-        folder, run_id = path, None
+        folder, file, policy = path, path / WEIGHTS_FILE, load_policy(path)
+        config: dict[str, Any] = {"settings": vars(policy.settings)}
+        state: dict[str, Any] = {}
     else:
         file = _checkpoint_file(path)
-        folder, content = file.parents[1], read_state(file)
-        policy = policy_of_run(folder, best="evaluation" in content, state=content)
-        config = json_object((folder / CONFIG_FILE).read_text())
-        recorded, run_id, state = config["settings"], config.get("wandb_id"), content["trainer"]
-        recorded |= {name: content.get(name) for name in ("rl_algo", "recurrent")}
+        folder, checkpoint = file.parent.parent, read_state(file)
+        policy = policy_of_run(folder, best="evaluation" in checkpoint, state=checkpoint)
+        config, state = json_object((folder / CONFIG_FILE).read_text()), checkpoint["trainer"]
     _check_policy(settings, policy)
+    recorded = config["settings"] | {"recurrent": bool(config.get("recurrent"))}
     new_critic = _why_new_critic(settings, recorded) if "critic" in state else "the source has none"
     if settings.init_optimizer:
         _check_optimizers(settings, recorded, state)
@@ -122,7 +121,7 @@ def open_source(settings: Settings) -> Source:
         checksum = hashlib.file_digest(opened, "sha256").hexdigest()
     origin = {
         "folder": str(folder), "file": str(file.relative_to(folder)), "sha256": checksum,
-        "run_id": run_id, **(policy.record["origin"] or {}), "taken": taken,
+        "run_id": config.get("wandb_id"), **(policy.record["origin"] or {}), "taken": taken,
     }  # fmt: skip
     new = [f"critic ({new_critic})"] if new_critic else []
     new += ["temperature"] if settings.stoc and "temperature" not in taken else []
@@ -139,7 +138,7 @@ def _checkpoint_file(path: Path) -> Path:
         UserError: there is none.
     """
     owner, path = f"--init_from {path}", path.resolve()
-    if path.is_file() and (path.parents[1] / CONFIG_FILE).is_file():
+    if path.is_file() and (path.parent.parent / CONFIG_FILE).is_file():
         return path
     if not (path / CONFIG_FILE).is_file():
         raise UserError(
@@ -176,10 +175,12 @@ def _check_policy(settings: Settings, policy: Policy) -> None:
 
 def _why_new_critic(settings: Settings, recorded: Mapping[str, Any]) -> str:
     """Why the critic cannot be taken; "" if it can."""
-    for name in ("recurrent", "rl_algo", *_CRITIC_FLAGS):
+    if recorded["recurrent"] != settings.recurrent:
+        return f"the source's is {'not ' * settings.recurrent}recurrent"
+    for name in ("rl_algo", *_CRITIC_FLAGS):
         theirs, ours = recorded.get(name), getattr(settings, name)
         if theirs != ours and (name != "arch" or settings.recurrent):
-            return f"the source has {name} {theirs}"
+            return f"the source has --{name} {theirs}"
     return ""
 
 

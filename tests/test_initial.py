@@ -149,10 +149,10 @@ def test_a_deterministic_policy_starts_from_the_mean_of_a_stochastic_one(
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ([*DETERMINISTIC, *DDPG], "actor; new: critic (the source has rl_algo TD3), optimisers"),
+        ([*DETERMINISTIC, *DDPG], "actor; new: critic (the source has --rl_algo TD3), optimisers"),
         (
             [*DETERMINISTIC, "--critic_activation", "tanh"],
-            "actor; new: critic (the source has critic_activation relu), optimisers",
+            "actor; new: critic (the source has --critic_activation relu), optimisers",
         ),
         (DETERMINISTIC, "actor, critic; new: optimisers"),
     ],
