@@ -1,5 +1,6 @@
 """The package that `pip install .` installs: its files, its dependencies, its use elsewhere."""
 
+import ast
 import os
 import re
 import shutil
@@ -68,6 +69,20 @@ def test_wheel_works_outside_the_repository(wheel, tmp_path):
     assert place == str(tmp_path / "site" / "d4rl_envs" / "__init__.py")
     assert families == list(d4rl_envs.tasks.FAMILIES)
     assert torch == "False"
+
+
+def test_every_imported_package_is_a_dependency():
+    imported = set()
+    for path in (ROOT / "d4rl_envs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    # legacy_worker.py runs in an environment of its own, clients/ on top of the program's
+    imported -= {"mujoco_py", "gym", "d4rl", *sys.stdlib_module_names}
+    declared = {re.split("[<>=]", text)[0] for text in PROJECT["dependencies"]}
+    assert imported == declared | {"d4rl_envs"}
 
 
 def test_versions_equal_those_of_the_requirements():
