@@ -29,7 +29,7 @@ from reporting.style import save_figure
 from run.checkpoint import read_state
 from run.files import CHECKPOINT_FOLDER, PRETRAINED_FILE
 from tasks import Task
-from utils import UserError, run_command
+from utils import UserError, run_command, user_path
 
 _WALL, _PATH, _GOAL = "0.75", "#0072B2", "#D55E00"
 
@@ -100,8 +100,8 @@ def draw(run_dir: Path, episodes: int) -> Figure:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="folder of a run")
-    add("--out", type=Path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
+    add("run", type=user_path, metavar="RUN", help="folder of a run")
+    add("--out", type=user_path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
     add("--episodes", type=_positive, default=20, metavar="N", help="(default: %(default)s)")
     args = parser.parse_args(argv)
     try:

@@ -21,7 +21,7 @@ from reporting.results import kept_files, results_table
 from reporting.runs import read_runs, run_folders
 from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
-from utils import UserError, run_command, write_output
+from utils import UserError, run_command, user_path, write_output
 
 
 def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
@@ -49,9 +49,9 @@ def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUNS", help="folders of runs or their parents")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of kept runs")
-    add("--figure", type=Path, metavar="FILE", help="learning curves (.png, .pdf or .svg)")
+    add("runs", nargs="+", type=user_path, metavar="RUNS", help="folders of runs or their parents")
+    add("--out", type=user_path, required=True, metavar="DIR", help="folder of kept runs")
+    add("--figure", type=user_path, metavar="FILE", help="learning curves (.png, .pdf or .svg)")
     args = parser.parse_args(argv)
     try:
         publish(args.runs, args.out, args.figure)
