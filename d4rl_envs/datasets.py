@@ -49,7 +49,7 @@ def load(name: str, path: str | Path | None = None) -> Arrays:
         UserError: unknown id, no such file, no download, or not a dataset of this task.
     """
     task = get_task(name)
-    path = _cached(task) if path is None else Path(path)
+    path = local_file(task) if path is None else Path(path)
     arrays = _read(path)
     _check(path, task, arrays)
     for key in ("rewards", "terminals"):
@@ -152,7 +152,7 @@ def _timeouts(
     return final
 
 
-def _cached(task: D4RLTask) -> Path:
+def local_file(task: D4RLTask) -> Path:
     """The task's file in the local folder, downloaded unless it is there.
 
     Raises:
@@ -176,16 +176,10 @@ def _cached(task: D4RLTask) -> Path:
 
 def _read(path: Path) -> Arrays:
     """All arrays of an HDF5 file by their path in the file."""
-    import h5py  # slow to import
-
-    from d4rl_envs.hdf5 import local_array, open_hdf5, reading
+    from d4rl_envs.hdf5 import array_keys, local_array, open_hdf5, reading  # h5py is slow to import
 
     with open_hdf5(path) as file, reading(path):
-        keys: list[str] = []
-        file.visititems(
-            lambda key, entry: keys.append(key) if isinstance(entry, h5py.Dataset) else None
-        )
-        return {key: local_array(file, path, key)[()] for key in keys}
+        return {key: local_array(file, path, key)[()] for key in array_keys(file)}
 
 
 def _check(path: Path, task: D4RLTask, arrays: Arrays) -> None:

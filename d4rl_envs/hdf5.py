@@ -69,6 +69,15 @@ def _reason(error: Exception) -> str:
     return f"this HDF5 file is {fault}, get it again"
 
 
+def array_keys(file: h5py.File) -> list[str]:
+    """Paths of all arrays in a file, like "infos/qpos"."""
+    keys: list[str] = []
+    file.visititems(
+        lambda key, entry: keys.append(key) if isinstance(entry, h5py.Dataset) else None
+    )
+    return keys
+
+
 def local_array(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """An array of an open file.
 

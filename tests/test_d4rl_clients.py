@@ -14,6 +14,7 @@ import d4rl_envs.__main__ as launcher
 from tasks import TASKS
 from tests.conftest import ROOT, shared_file
 from tests.data_files import random_arrays, write
+from tests.test_d4rl_package import PROJECT
 from tests.test_envs_d4rl_api import NAMES, recorded
 
 NAME = "hopper-medium-v2"
@@ -23,11 +24,12 @@ D3RLPY_VARIABLE = "ODT_D3RLPY_PYTHON"
 CLIENT = """
 import copy, json, multiprocessing, subprocess, sys
 import gym
+import h5py
 import numpy as np
 import d4rl, d4rl.gym_mujoco
 from d4rl.infos import DATASET_URLS, REF_MAX_SCORE, REF_MIN_SCORE
 from d4rl.locomotion.wrappers import NormalizedBoxEnv
-from d4rl.offline_env import OfflineEnv, set_dataset_path
+from d4rl.offline_env import OfflineEnv, download_dataset_from_url, get_keys, set_dataset_path
 from d4rl.pointmaze.maze_model import MazeEnv
 
 NAME = "hopper-medium-v2"
@@ -58,6 +60,8 @@ if __name__ == "__main__":
     for _ in range(300):
         _, _, timeout, info = maze.step(maze.action_space.sample())
     dataset = env.get_dataset()
+    with h5py.File(download_dataset_from_url(env.dataset_url)) as file:
+        assert get_keys(file) == list(dataset)
     transitions = d4rl.qlearning_dataset(env, dataset=dataset, terminate_on_end=True)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         workers = pool.map(start, [7, 8])
@@ -159,7 +163,7 @@ def test_exit_code_and_python_path_of_the_client():
         (["absent.py"], "absent.py: no such file"),
         ([], "usage: python -m d4rl_envs CLIENT.py [ARGS ...]"),
         (["-m", "json.tool"], "gym: not installed, but programs for D4RL need it; pip install "
-         "gym==0.23.1"),
+         + PROJECT["optional-dependencies"]["gym"][0]),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_one_line(monkeypatch, capsys, arguments, message):

@@ -94,8 +94,9 @@ def test_versions_equal_those_of_the_requirements():
     assert set(pinned) <= set(pins)
     for name in ("gymnasium", "h5py", "numpy", "tqdm"):
         assert any(pin.startswith(f"{name}==") for pin in pins)
-    legacy = (ROOT / "requirements-legacy.txt").read_text().splitlines()
-    assert PROJECT["optional-dependencies"]["gym"][0] in legacy
+    for file in ("requirements-legacy.txt", "requirements-dev.txt"):
+        lines = (ROOT / file).read_text().splitlines()
+        assert PROJECT["optional-dependencies"]["gym"][0] in lines
 
 
 def test_hand_without_its_models_names_the_package(monkeypatch):

@@ -22,6 +22,7 @@ except ModuleNotFoundError:  # in a checkout
 
 from d4rl_envs import datasets
 from d4rl_envs.gym_env import OfflineEnv
+from d4rl_envs.hdf5 import array_keys as get_keys
 
 TASKS = d4rl_envs.TASKS
 REF_MIN_SCORE = {name: task.ref_min_score for name, task in TASKS.items()}
@@ -69,6 +70,11 @@ def set_dataset_path(path: str) -> None:
     os.environ[datasets.FOLDER_VARIABLE] = str(path)
 
 
+def download_dataset_from_url(dataset_url: str) -> str:
+    """The local file of the dataset with this address, downloaded if it is missing."""
+    return str(datasets.local_file(next(t for t in TASKS.values() if t.url == dataset_url)))
+
+
 # d4rl is a package; these are the modules of it that programs import, with what they use of them
 _MODULES: dict[str, dict[str, Any]] = {
     "infos": {
@@ -76,7 +82,12 @@ _MODULES: dict[str, dict[str, Any]] = {
         "REF_MAX_SCORE": REF_MAX_SCORE,
         "DATASET_URLS": DATASET_URLS,
     },
-    "offline_env": {"OfflineEnv": OfflineEnv, "set_dataset_path": set_dataset_path},
+    "offline_env": {
+        "OfflineEnv": OfflineEnv,
+        "set_dataset_path": set_dataset_path,
+        "get_keys": get_keys,
+        "download_dataset_from_url": download_dataset_from_url,
+    },
     "gym_mujoco": {},
     "gym_mujoco.gym_envs": {"OfflineEnv": OfflineEnv},
     "hand_manipulation_suite": {},
