@@ -3,7 +3,8 @@
     python scripts/plot_learning_curve.py RUNS [RUNS ...] --out FILE.png
 
 RUNS are folders of runs or their parents. Seeds of a method are averaged, with a 95% interval for
-three or more. Step 0 is the last evaluation of pretraining.
+three or more. Step 0 is the last evaluation of pretraining, or with --init_from
+that of the initial policy.
 """
 
 from __future__ import annotations
