@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -260,6 +261,35 @@ def run_table(report: Report) -> Table:
         "After pretraining", "Last score", "Note", "Started (UTC)", "Folder",
     ]  # fmt: skip
     return Table("runs", "All runs", columns, rows)
+
+
+def search_tables(report: Report) -> list[Table]:
+    """The trials of each search, the best first."""
+    searches: dict[tuple[str, str, str], list[RunResult]] = {}
+    for run in report.runs:
+        if run.sampled:
+            searches.setdefault((run.exp_name, run.task, run.base), []).append(run)
+    tables = []
+    for number_of, ((name, task, _), runs) in enumerate(searches.items(), start=1):
+        flags = list(runs[0].sampled)
+        rows = [
+            [
+                words(run.folder.name),
+                number(run.final),
+                words(run.state, f"state-{run.state}"),
+                number(run.iterations, 0),
+                *(_sampled_cell(run.sampled.get(flag)) for flag in flags),
+            ]
+            for run in sorted(runs, key=lambda run: -np.nan_to_num(run.final, nan=-math.inf))
+        ]
+        columns = ["Trial", "Last score", "State", "Online iterations", *flags]
+        note = "Best last score first. A pruned trial ended early because of its score."
+        tables.append(Table(f"search-{number_of}", f"Search {name}, {task}", columns, rows, note))
+    return tables
+
+
+def _sampled_cell(value: Any) -> Cell:
+    return Cell(str(value), value if isinstance(value, float | int) else str(value))
 
 
 def settings_table(report: Report) -> Table:

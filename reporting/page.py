@@ -79,6 +79,7 @@ def to_page(report: Report, figures: Mapping[str, bytes]) -> str:
         images=images,
         last_tables=[
             contents.interval_table(report),
+            *contents.search_tables(report),
             contents.run_table(report),
             contents.settings_table(report),
         ],
@@ -251,6 +252,8 @@ def to_report_markdown(report: Report, figures: Collection[str]) -> str:
         if second.rows:
             parts += _section(second) + figure(f"improvement-{number}", second.title)
     parts += _section(contents.interval_table(report))
+    for table in contents.search_tables(report):
+        parts += _section(table)
     parts += _section(contents.run_table(report)) + _section(contents.settings_table(report))
     parts += ["## Methodology", *METHODOLOGY]
     return "\n\n".join(parts) + "\n"

@@ -20,7 +20,7 @@ from run.config import describe_origin
 from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 from run.state import FINISHED, run_state
 from sweeps.sharing import PRETRAINING
-from sweeps.state import Status, read_status
+from sweeps.state import PRUNED, Status, read_status
 from tasks import get_task
 from utils import UserError, json_object
 
@@ -50,6 +50,7 @@ class RunResult:
         offline: Mean normalised score of the offline dataset; None if unknown.
         started: Start time, ISO 8601.
         exp_name: Name of the experiment.
+        sampled: The sampled flags, for a trial of a search.
         superseded: Whether another run of the same task, method and seed is used instead.
     """
 
@@ -68,6 +69,7 @@ class RunResult:
     offline: float | None = None
     started: str = ""
     exp_name: str = ""
+    sampled: Mapping[str, Any] = field(default_factory=dict)
     superseded: bool = False
 
     @property
@@ -172,12 +174,15 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             # runs from different seeds of one pretraining are the same method
             settings |= {"init_from": describe_origin(origin, seed=False)}
         state, error_text = run_state(folder, config)
+        sampled = status.sampled if status else {}
+        if status and status.state == PRUNED:
+            state, error_text = PRUNED, status.message
         offline = (config["fingerprint"] or {}).get("mean_normalized_score")
         run = RunResult(
             folder=folder,
             env=get_task(settings["env"]).name,
             delayed_reward=int(settings["delayed_reward"]),
-            method=method + settings["suffix"],
+            method=method + settings["suffix"] + f" {folder.name}" * bool(sampled),
             base=method,
             seed=int(settings["seed"]),
             state=state,
@@ -186,6 +191,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             offline=None if offline is None else float(offline),
             started=str(config["started"]),
             exp_name=str(settings["exp_name"]),
+            sampled=sampled,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{folder / CONFIG_FILE}: not a run's record ({_reason(error)})") from None
@@ -226,9 +232,10 @@ def _unstarted(folder: Path, status: Status) -> RunResult:
         env, seed = get_task(status.task).name, int(status.seed)
     except (ValueError, TypeError, UserError) as error:
         raise UserError(f"{folder / STATUS_FILE}: not a run's record ({_reason(error)})") from None
+    method = status.method + f" {folder.name}" * bool(status.sampled)
     return RunResult(
-        folder, env, 0, status.method, status.method, seed, status.state,
-        _note("", 0, status), exp_name=status.sweep,
+        folder, env, 0, method, status.method, seed, status.state, _note("", 0, status),
+        exp_name=status.sweep, sampled=status.sampled,
     )  # fmt: skip
 
 
@@ -328,7 +335,7 @@ def describe_states(runs: Sequence[RunResult]) -> str:
 def state_warnings(runs: Sequence[RunResult]) -> list[str]:
     """Warnings about runs that means leave out, one line each."""
     used = [run for run in runs if not run.superseded]
-    unfinished = sum(run.state != FINISHED for run in used)
+    unfinished = sum(run.state not in (FINISHED, PRUNED) for run in used)
     lines = []
     if unfinished:
         lines.append(

@@ -24,9 +24,10 @@ from utils import UserError, make_output_lasting, shell_command
 if TYPE_CHECKING:
     from run.snapshot import Parts
 
-# an error that the user can fix, including too little memory: trying again would fail again
+# an error that the user can fix: trying again would fail again
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3
+EXIT_OUT_OF_MEMORY = 4
 # stopped by a signal, with a checkpoint to resume from
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
@@ -157,7 +158,7 @@ def explain(error: BaseException, run: Parts | None, recurrent: bool) -> tuple[s
         return f"error: {_explain_divergence(error, run)}", EXIT_DIVERGED
     full = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
     if full or isinstance(error, MemoryError):
-        return f"error: out of memory{_explain_memory(error, run)}", EXIT_USER_ERROR
+        return f"error: out of memory{_explain_memory(error, run)}", EXIT_OUT_OF_MEMORY
     raise error
 
 

@@ -1,4 +1,4 @@
-"""Run a sweep, the tasks x methods x seeds of a YAML file, in parallel with Ray.
+"""Run a sweep or a hyperparameter search of a YAML file, in parallel with Ray Tune.
 
     python scripts/sweep.py sweeps/table1.yaml [OPTIONS] [-- FLAG VALUE ...]
 
@@ -10,7 +10,6 @@ checkpoint each; the same command resumes them. See docs/SWEEPS.md.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,12 +23,12 @@ sys.path.insert(0, str(ROOT))
 from get_args import OneLineParser
 from run.state import DIVERGED, FINISHED
 from run.stopping import EXIT_STOPPED, EXIT_USER_ERROR, StopSignal
-from sweeps.attempt import Allocation, command_words
+from sweeps.attempt import Allocation, command_words, run_here
 from sweeps.board import Board
-from sweeps.loop import Executor, LocalExecutor, remaining, run_all, with_pretraining
-from sweeps.on_ray import ray_executor
-from sweeps.plan import Sweep, SweepRun, checked_resources, problems, read_sweep
-from utils import UserError
+from sweeps.folders import problems, remaining, with_pretraining
+from sweeps.plan import Sweep, SweepRun, checked_resources, read_sweep
+from sweeps.state import PRUNED
+from utils import UserError, run_command, shell_command, user_path
 
 EXIT_SOME_FAILED = 1
 
@@ -44,14 +43,14 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "file",
-        type=Path,
+        type=user_path,
         metavar="FILE.yaml",
         help="a sweep; the paper's tables are in sweeps/",
     )
     add("--tasks", metavar="T[,T...]", help="run only these tasks or patterns ('hopper-*')")
     add("--methods", metavar="M[,M...]", help="run only these methods")
     add("--seeds", metavar="N[,N...]", help="run only these seeds")
-    add("--save_dir", type=Path, default=Path("exp"), metavar="DIR",
+    add("--save_dir", type=user_path, default=Path("exp"), metavar="DIR",
         help="run folders are DIR/SWEEP/TASK/METHOD/seedN (default: %(default)s)")  # fmt: skip
     add("--address", help="address of a Ray cluster, 'auto' for the one this machine belongs to "
         "(default: start Ray on this machine)")  # fmt: skip
@@ -101,27 +100,36 @@ def print_commands(runs: Sequence[SweepRun]) -> None:
 
 def execute(sweep: Sweep, todo: list[SweepRun], args: argparse.Namespace, again: str) -> int:
     """Run the remaining runs; returns the exit code."""
-    board = Board(sweep.name, sweep.runs)
     print(f"{sweep.name}: {len(todo)} of {len(sweep.runs)} runs to start", flush=True)
     stop = StopSignal()
-    if todo:
-        allocation = Allocation(max(1, int(sweep.cpus)), sweep.gpus != 0, Path.cwd())
-        executor: contextlib.AbstractContextManager[Executor] = (
-            contextlib.nullcontext(LocalExecutor(allocation, stop))
-            if args.here
-            else ray_executor(sweep, args.address)
-        )
-        # after Ray, which installs its own signal handlers
-        with executor as running, stop.installed(), board.displayed():
-            run_all(running, todo, sweep.retries, stop, board.update)
+    if not args.here:
+        try:
+            from sweeps.tuning import run_on_ray  # optional, and slow to import
+        except ImportError:
+            raise UserError(
+                "Ray Tune is not installed; run python -m pip install -r requirements-optional.txt,"
+                " or pass --here to run one after another"
+            ) from None
+    if args.here and sweep.search and sweep.search.algorithm == "optuna":
+        raise UserError("--here: not with algorithm optuna; drop it, or use algorithm random")
+    board = Board(sweep.name, sweep.runs)
+    with board.displayed():
+        if todo and args.here:
+            allocation = Allocation(max(1, int(sweep.cpus)), sweep.gpus != 0, Path.cwd())
+            with stop.installed():
+                run_here(todo, sweep.retries, allocation, stop, board.update)
+        elif todo:
+            run_on_ray(sweep, todo, args.address, stop, board.update)
+    board = Board(sweep.name, sweep.runs)
     print("\n".join(board.lines(done=False)))
     states = board.states()
-    if stop() and not all(state == FINISHED for state in states):
+    done = all(state in (FINISHED, PRUNED) for state in states)
+    if stop() and not done:
         print(f"Stopped. Resume with: {again}", file=sys.stderr)
         return EXIT_STOPPED
     if DIVERGED in states:
         print("Diverged runs are not retried; delete their folders to run them again.")
-    return 0 if all(state == FINISHED for state in states) else EXIT_SOME_FAILED
+    return 0 if done else EXIT_SOME_FAILED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found:
             print("\n".join(f"error: {problem}" for problem in found), file=sys.stderr)
             return EXIT_USER_ERROR
-        return execute(sweep, todo, args, shlex.join(["python", "scripts/sweep.py", *words]))
+        return execute(sweep, todo, args, shell_command("scripts/sweep.py", *words))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -154,4 +162,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

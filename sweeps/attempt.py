@@ -1,4 +1,4 @@
-"""One attempt at a run: start or resume it, wait for its end, record its status."""
+"""One attempt at a run: a process of main.py that starts or resumes it, and its status."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from run.checkpoint import state_files
 from run.files import OUTPUT_FILE, SWEEP_FILES, SWEEP_LOCK_FILE
 from run.state import FINISHED, RUNNING, is_running
-from run.stopping import EXIT_INTERRUPTED, EXIT_STOPPED
+from run.stopping import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, EXIT_USER_ERROR
+from sweeps.folders import fail, is_ready, plan, status_of
 from sweeps.plan import SweepRun
-from sweeps.state import Status, now, read_status, state_of_end
+from sweeps.state import ENDED, PRUNED, Status, now, state_of_end
 
 ROOT = Path(__file__).resolve().parents[1]
-GUARD = Path(__file__).with_name("guard.py")
 # seconds to wait until an earlier attempt has released the folder
 _LOCK_TIMEOUT = 120.0
+# Runs a command that gets SIGXCPU when its parent dies, by prctl(PR_SET_PDEATHSIG). Of the signals
+# that stop a run, only this one may arrive in addition to another: see run/stopping.py.
+_STOP_WITH_PARENT = (
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGXCPU); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)
@@ -34,23 +40,15 @@ class Allocation:
 
     Attributes:
         threads: Threads for PyTorch and NumPy.
-        gpu: Whether the run may use a GPU.
+        gpus: GPUs of the run, may be below 1.
         directory: Working directory, for relative paths among its flags.
-        stop_file: If this file appears, the run is stopped. All machines share its file system.
+        script: The program.
     """
 
     threads: int
-    gpu: bool
+    gpus: float
     directory: Path
-    stop_file: Path | None = None
-
-    def stop_requested(self) -> bool:
-        return self.stop_file is not None and self.stop_file.exists()
-
-
-def status_of(run: SweepRun) -> Status:
-    """The recorded status of a run; a new one if there is no record yet."""
-    return read_status(run.folder) or Status(run.sweep, run.task, run.method, run.seed)
+    script: Path = ROOT / "main.py"
 
 
 def command_words(run: SweepRun) -> list[str]:
@@ -59,73 +57,147 @@ def command_words(run: SweepRun) -> list[str]:
     return [*run.flags, where, str(run.folder)]
 
 
-def attempt(run: SweepRun, allocation: Allocation, stop: Callable[[], bool] = lambda: False) -> int:
-    """Start main.py and wait for its end.
-
-    The run is stopped, with a checkpoint, if `stop` returns True, the allocation's stop file
-    appears or this process dies.
-
-    Returns:
-        main.py's exit code; 128 + N if signal N ended it.
+class Attempt:
+    """A process of main.py for a run; if this process dies, it stops with a checkpoint.
 
     Raises:
         OSError: the folder is not usable, or another process is using it.
     """
-    if allocation.stop_requested():
-        return EXIT_STOPPED
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.folder / SWEEP_LOCK_FILE, timeout=_LOCK_TIMEOUT):
-        _wait_until_free(run.folder)
-        status = status_of(run)
-        if not state_files(run.folder):
-            _start_over(run.folder)
+
+    def __init__(self, run: SweepRun, allocation: Allocation) -> None:
+        self._run, self._stopping = run, False
+        self._code: int | None = None
+        run.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(run.folder)
+        try:
+            self._process = self._start(allocation)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _start(self, allocation: Allocation) -> subprocess.Popen[bytes]:
+        folder = self._run.folder
+        if not state_files(folder):
+            _remove_files(folder)
+        status = status_of(self._run)
         status.state, status.exit_code, status.message = RUNNING, None, ""
         status.attempts += 1
         status.host, status.started, status.ended = socket.gethostname(), now(), None
-        status.write(run.folder)
-        with (run.folder / OUTPUT_FILE).open("a") as output:
+        status.write(folder)
+        threads = str(allocation.threads)
+        env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        if not allocation.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ""
+        command = [sys.executable, str(allocation.script), *command_words(self._run)]
+        if sys.platform == "linux":
+            command = [sys.executable, "-S", "-c", _STOP_WITH_PARENT, *command]
+        with (folder / OUTPUT_FILE).open("a") as output:
             output.write(f"--- attempt {status.attempts}, {status.started}, {status.host}\n")
             output.flush()
-            process = _start(command_words(run), allocation, output.fileno())
-        code = _wait(process, lambda: stop() or allocation.stop_requested())
-        status.state, status.exit_code, status.ended = state_of_end(run.folder, code), code, now()
-        status.message = "" if status.state == FINISHED else _reason(run.folder, code)
-        status.write(run.folder)
-    return code
+            # a separate session, since Ctrl-C in the terminal is handled by the sweep
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                cwd=allocation.directory, env=env, start_new_session=True,
+            )  # fmt: skip
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Wait for the end of the run, record it in its status, and release the folder.
+
+        Args:
+            seconds: How long to wait at most.
+
+        Returns:
+            The exit code, 128 + N if signal N ended the run; None if it is still running.
+        """
+        if self._code is None:
+            try:
+                code = self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            self._code = code if code >= 0 else 128 - code
+            self._record(self._code)
+            self._lock.release()
+        return self._code
+
+    def stop(self) -> None:
+        """Let the run stop after its current update, with a checkpoint."""
+        # a second signal would end it without one
+        if not self._stopping:
+            self._stopping = True
+            self._process.terminate()
+
+    def _record(self, code: int) -> None:
+        status = status_of(self._run)
+        status.exit_code, status.ended = code, now()
+        if status.state != PRUNED:
+            status.state = state_of_end(self._run.folder, code)
+            ended = status.state == FINISHED
+            status.message = "" if ended else _reason(self._run.folder, code)
+        status.write(self._run.folder)
 
 
-def _wait_until_free(folder: Path) -> None:
-    """Wait for an earlier attempt whose sweep died: its guard is stopping it."""
+def retried(status: Status, gpus: float) -> bool:
+    """Whether another attempt may succeed where this one ended.
+
+    A run that main.py refused fails again. So does one that is out of memory, unless it shares a
+    GPU with others.
+    """
+    shared = 0 < gpus < 1
+    hopeless = (EXIT_USER_ERROR,) if shared else (EXIT_USER_ERROR, EXIT_OUT_OF_MEMORY)
+    return status.state not in ENDED and status.exit_code not in hopeless
+
+
+def run_here(
+    runs: Sequence[SweepRun], retries: int, allocation: Allocation, stop: Callable[[], bool],
+    show: Callable[[], None],
+) -> None:  # fmt: skip
+    """Run one after another on this machine, without Ray; `show` is called repeatedly."""
+    plan(runs)
+    for run in runs:
+        for _ in range(1 + retries):
+            if stop():
+                return
+            if not is_ready(run):
+                break
+            try:
+                attempt = Attempt(run, allocation)
+                while attempt.wait(0.1) is None:
+                    if stop():
+                        attempt.stop()
+                    show()
+            except OSError as error:
+                fail(run, str(error))
+            show()
+            if not retried(status_of(run), allocation.gpus):
+                break
+
+
+def _lock(folder: Path) -> FileLock:
+    """Lock a folder, after an earlier attempt that is stopping because its sweep died.
+
+    Raises:
+        OSError: another program is working on the run.
+    """
+    # a soft lock would remain after a crash and block the run for ever
+    lock = FileLock(folder / SWEEP_LOCK_FILE, fallback_to_soft=False)
     until = time.monotonic() + _LOCK_TIMEOUT
+    busy = BlockingIOError(errno.EAGAIN, "another program is working on the run")
+    try:
+        lock.acquire(_LOCK_TIMEOUT)
+    except Timeout:
+        raise busy from None
+    except OSError:
+        # a file system without locks, about which main.py warns
+        return lock
     while is_running(folder):
         if time.monotonic() >= until:
-            raise BlockingIOError(errno.EAGAIN, "another program is working on the run", folder)
+            lock.release()
+            raise busy
         time.sleep(0.2)
+    return lock
 
 
-def _start(words: list[str], allocation: Allocation, output: int) -> subprocess.Popen[bytes]:
-    threads = str(allocation.threads)
-    env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    if not allocation.gpu:
-        env["CUDA_VISIBLE_DEVICES"] = ""
-    # a separate session, since Ctrl-C in the terminal is handled by the sweep
-    return subprocess.Popen(
-        [sys.executable, "-S", str(GUARD), sys.executable, str(ROOT / "main.py"), *words],
-        stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=allocation.directory,
-        env=env, start_new_session=True,
-    )  # fmt: skip
-
-
-def _wait(process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> int:
-    while process.poll() is None and not stop():
-        time.sleep(0.1)
-    if process.stdin is not None:
-        # makes the guard stop the run
-        process.stdin.close()
-    return process.wait()
-
-
-def _start_over(folder: Path) -> None:
+def _remove_files(folder: Path) -> None:
     """Remove the files of an attempt that ended before its first checkpoint."""
     for path in folder.iterdir():
         if path.name in SWEEP_FILES:

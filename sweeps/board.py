@@ -10,48 +10,30 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
-from sweeps.attempt import status_of
+from sweeps.folders import status_of
 from sweeps.plan import SweepRun
-from sweeps.state import PLANNED, STATES, Status, last_row
+from sweeps.state import PLANNED, SCORE, STATES, metric_rows
 
 # states with another name in the output
 _WORDS = {PLANNED: "waiting", FINISHED: "done"}
 _COLOURS = {RUNNING: "cyan", STOPPED: "yellow", FAILED: "red", KILLED: "red", DIVERGED: "red"}
-# seconds between two lines about the runs in progress, without a terminal
-_LINE_INTERVAL = 60.0
-_SHOWN_FAILURES = 8
-
-
-def counts(states: Sequence[str]) -> str:
-    """ "3 waiting, 2 running, 4 done, 1 failed" """
-    seen = Counter(states)
-    always = (PLANNED, RUNNING, FINISHED)
-    shown = [state for state in STATES if seen[state] or state in always]
-    return ", ".join(f"{seen[state]} {_WORDS.get(state, state)}" for state in shown)
+# seconds between two updates, and between two lines without a terminal
+_INTERVAL, _LINE_INTERVAL = 1.0, 60.0
 
 
 def progress(run: SweepRun) -> str:
     """The progress of a run: "online 12/1500, 24,000 steps, score 51.2" """
-    row = last_row(run.folder)
-    if not row:
+    # a row is a few kilobytes, and by default every tenth one has an evaluation
+    rows = metric_rows(run.folder, last_bytes=65536)
+    if not rows:
         return ""
-    phase = row.get("phase", "")
-    of = run.settings.max_pretrain_iters if phase == "pretrain" else run.settings.max_online_iters
-    text = f"{phase} {row.get('iteration')}/{of}"
-    if row.get("total_transitions_sampled"):
-        text += f", {row['total_transitions_sampled']:,} steps"
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        text += f", score {float(row['evaluation/normalized_score']):.1f}"
-    return text
-
-
-def describe(run: SweepRun, status: Status) -> str:
-    """State and progress of a run in one line."""
-    text = f"{run.label}: {_WORDS.get(status.state, status.state)}"
-    if status.attempts > 1:
-        text += f" (attempt {status.attempts})"
-    details = [part for part in (progress(run), status.message) if part]
-    return f"{text}, {'; '.join(details)}" if details else text
+    phase, settings = rows[-1]["phase"], run.settings
+    of = settings.max_pretrain_iters if phase == "pretrain" else settings.max_online_iters
+    parts = [f"{phase} {rows[-1]['iteration']}/{of}"]
+    if steps := rows[-1].get("total_transitions_sampled"):
+        parts.append(f"{steps:,} steps")
+    parts += [f"score {row[SCORE]:.1f}" for row in rows if SCORE in row][-1:]
+    return ", ".join(parts)
 
 
 class Board:
@@ -63,10 +45,10 @@ class Board:
     """
 
     def __init__(self, name: str, runs: Sequence[SweepRun]) -> None:
-        self._name, self._runs = name, runs
+        self._name = name
         self._statuses = {run: status_of(run) for run in runs}
         self._live: Any = None
-        self._last_line = time.monotonic()
+        self._updated = self._last_line = time.monotonic()
 
     @contextlib.contextmanager
     def displayed(self) -> Iterator[None]:
@@ -75,34 +57,37 @@ class Board:
             with contextlib.suppress(ImportError):
                 from rich.live import Live  # optional
 
-                self._live = Live(self._table(), auto_refresh=False)
+                self._live = Live(self.table(), auto_refresh=False)
         with self._live or contextlib.nullcontext():
             yield
         self._live = None
 
     def update(self) -> None:
-        """Read the states of all runs again and show changes."""
-        changed = []
-        for run, before in self._statuses.items():
-            if before.state in (FINISHED, DIVERGED):
-                continue
-            self._statuses[run] = after = status_of(run)
-            if (after.state, after.attempts) != (before.state, before.attempts):
-                changed.append(run)
-        if self._live is not None:
-            self._live.update(self._table(), refresh=True)
+        """Once per second, read the states of all runs again and show changes."""
+        if time.monotonic() - self._updated < _INTERVAL:
             return
-        for run in changed:
-            _print(f"{describe(run, self._statuses[run])} [{self.counts()}]")
-        if changed:
-            self._last_line = time.monotonic()
-        elif time.monotonic() - self._last_line > _LINE_INTERVAL:
-            self._last_line = time.monotonic()
-            running = [run for run, s in self._statuses.items() if s.state == RUNNING]
-            _print("; ".join(f"{run.label}: {progress(run) or 'starting'}" for run in running))
+        before, self._statuses = self._statuses, {run: status_of(run) for run in self._statuses}
+        self._updated = time.monotonic()
+        if self._live is not None:
+            self._live.update(self.table(), refresh=True)
+            return
+        for run, status in self._statuses.items():
+            if (status.state, status.attempts) != (before[run].state, before[run].attempts):
+                self._print(f"{self._line(run)} [{self.counts()}]")
+        running = [run for run, s in self._statuses.items() if s.state == RUNNING]
+        if running and time.monotonic() - self._last_line > _LINE_INTERVAL:
+            self._print("; ".join(f"{run.label}: {progress(run) or 'starting'}" for run in running))
+
+    def _print(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        print(time.strftime("%H:%M:%S"), text, flush=True)
 
     def counts(self) -> str:
-        return counts([status.state for status in self._statuses.values()])
+        """ "3 waiting, 2 running, 4 done, 1 failed" """
+        seen = Counter(self.states())
+        always = (PLANNED, RUNNING, FINISHED)
+        shown = [state for state in STATES if seen[state] or state in always]
+        return ", ".join(f"{seen[state]} {_WORDS.get(state, state)}" for state in shown)
 
     def states(self) -> list[str]:
         """The states of all runs at the last update."""
@@ -111,41 +96,36 @@ class Board:
     def lines(self, done: bool = True) -> list[str]:
         """One line per run, without finished and waiting ones if not `done`, then the counts."""
         about = [
-            describe(run, status)
+            self._line(run)
             for run, status in self._statuses.items()
             if done or status.state not in (FINISHED, PLANNED)
         ]
         return [*about, f"{self._name}: {self.counts()}"]
 
-    def _table(self) -> Any:
-        from rich.console import Group
-        from rich.padding import Padding
-        from rich.progress_bar import ProgressBar
+    def _describe(self, run: SweepRun) -> tuple[str, str]:
+        """State and details of a run."""
+        status = self._statuses[run]
+        attempt = f" (attempt {status.attempts})" if status.attempts > 1 else ""
+        sampled = ", ".join(f"{name} {value}" for name, value in status.sampled.items())
+        details = "; ".join(filter(None, (progress(run), sampled, status.message)))
+        return _WORDS.get(status.state, status.state) + attempt, details
+
+    def _line(self, run: SweepRun) -> str:
+        return f"{run.label}: {', '.join(filter(None, self._describe(run)))}"
+
+    def table(self) -> Any:
+        """The counts and the runs that are neither waiting nor finished, for a terminal."""
         from rich.table import Table
         from rich.text import Text
 
-        states = self.states()
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for title in ("task", "method", "seed", "state", "progress"):
-            table.add_column(title, justify="right" if title == "seed" else "left")
-        broken = [run for run, s in self._statuses.items() if s.state in (FAILED, KILLED, DIVERGED)]
-        hidden = set(broken[:-_SHOWN_FAILURES])
+        title = Text(f"{self._name}: {self.counts()}", style="bold")
+        table = Table(box=None, pad_edge=False, header_style="dim", title=title,
+                      title_justify="left")  # fmt: skip
+        for heading in ("task", "method", "run", "state", "progress"):
+            table.add_column(heading)
         for run, status in self._statuses.items():
-            if status.state in (PLANNED, FINISHED) or run in hidden:
-                continue
-            colour = _COLOURS[status.state]
-            attempt = f" ({status.attempts})" if status.attempts > 1 else ""
-            details = "; ".join(part for part in (progress(run), status.message) if part)
-            table.add_row(run.task, run.method, str(run.seed),
-                          Text(status.state + attempt, style=colour), Text(details))  # fmt: skip
-        ended = sum(state not in (PLANNED, RUNNING) for state in states)
-        bar = ProgressBar(total=len(states), completed=ended, width=40)
-        return Group(
-            Text(f"{self._name}: {self.counts()}", style="bold"), Padding(bar, (0, 0, 1, 0)), table
-        )
-
-
-def _print(text: str) -> None:
-    # a closed terminal or pipe must not stop the sweep
-    with contextlib.suppress(OSError):
-        print(time.strftime("%H:%M:%S"), text, flush=True)
+            if status.state not in (PLANNED, FINISHED):
+                state, details = self._describe(run)
+                colour = _COLOURS.get(status.state, "")
+                table.add_row(run.task, run.method, run.folder.name, Text(state, colour), details)
+        return table

@@ -1,4 +1,6 @@
-"""Read a sweep's YAML file and make its runs: tasks x methods x seeds, checked before the start.
+"""Read a sweep's YAML file and make its runs, checked before the start.
+
+The runs are tasks x methods x seeds, or the trials of a search (sweeps/search.py).
 
 docs/SWEEPS.md describes the file. A run's flags are those of published.txt for its task and method,
 then those of the file, then those of the command line; the last value of a flag counts.
@@ -13,33 +15,33 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from d4rl_envs.tasks import ALIASES
-from data import dataset_path
 from get_args import FLAGS, Settings, flags_with, parse_args, to_argv
-from run.files import CONFIG_FILE, STATUS_FILE
 from run.folder import method_name
 from run.setting_checks import check_settings, check_value
 from sweeps.published import METHOD_FLAGS, TASK_FLAGS
+from sweeps.search import Search, read_search
 from sweeps.sharing import (
     PRETRAINING,
     changed_flags,
     pretraining_name,
     pretraining_settings,
 )
-from tasks import TASKS, get_task
-from utils import UserError, json_object
+from sweeps.state import read_status
+from tasks import TASKS
+from utils import UserError
 
 # fields of the file and their types
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "tasks": list, "methods": list, "seeds": list, "flags": dict,
     "task_flags": dict, "published_flags": bool, "cpus": (int, float), "gpus": (int, float),
-    "retries": int, "share_pretraining": bool,
+    "retries": int, "search": dict, "share_pretraining": bool,
 }  # fmt: skip
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
@@ -50,9 +52,10 @@ class SweepRun:
 
     Attributes:
         sweep, task, method, seed: Identify the run; `method` is the name in the file.
-        folder: Its folder, save_dir/sweep/task/method/seedN.
+        folder: Its folder, save_dir/sweep/task/method/seedN, or trialN.
         flags: Arguments of main.py, without --run_dir and --resume.
         settings: The settings these arguments give.
+        sampled: The sampled flags and their values, for a trial of a search.
         pretraining: The run whose networks it starts from, with share_pretraining; it can start
             once that run is finished.
     """
@@ -64,11 +67,12 @@ class SweepRun:
     folder: Path
     flags: tuple[str, ...]
     settings: Settings
+    sampled: tuple[tuple[str, Any], ...] = ()
     pretraining: SweepRun | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.task} {self.method} seed {self.seed}"
+        return f"{self.task} {self.method} {self.folder.name}"
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,9 @@ class Sweep:
         name: Name of the sweep and its folder.
         runs: In the file's order: by task, method, seed.
         cpus: Cores per run.
-        gpus: GPUs per run, may be below 1; None uses the default of sweeps/on_ray.py.
+        gpus: GPUs per run, may be below 1; None uses the default of sweeps/tuning.py.
         retries: Additional attempts for a run that crashed.
+        search: The search whose trials the runs are, if any.
     """
 
     name: str
@@ -88,6 +93,12 @@ class Sweep:
     cpus: float = 1
     gpus: float | None = None
     retries: int = 2
+    search: Search | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep, save_dir/sweep."""
+        return self.runs[0].folder.parents[2]
 
 
 def read_sweep(path: Path, save_dir: Path, extra: Sequence[str] = ()) -> Sweep:
@@ -103,7 +114,7 @@ def read_sweep(path: Path, save_dir: Path, extra: Sequence[str] = ()) -> Sweep:
     """
     content = _load(path)
     try:
-        return _make_sweep(content, content.get("name", path.stem), save_dir, extra)
+        return _make_sweep(content, content.get("name", path.stem), save_dir.resolve(), extra)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -149,6 +160,7 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
     for pattern in by_pattern:
         if not any(fnmatchcase(task, pattern) for task in tasks):
             raise UserError(f"task_flags: {pattern}: matches none of the tasks")
+    search = _search(content, tasks, methods, seeds) if "search" in content else None
     published = content.get("published_flags", True)
     runs: list[SweepRun] = []
     for task in tasks:
@@ -157,12 +169,16 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
         for method, flags in methods.items():
             # flags of a method defined in the file override those of all runs
             given = METHOD_FLAGS[method] if flags is None else []
-            words = [*base, *given, *shared, *own, *(flags or []), *extra]
-            runs += _make_runs(name, task, method, seeds, save_dir, words)
+            words = [*base, *given, *shared, *own, *(flags or []), *extra, f"--exp_name={name}"]
+            folder = save_dir / name / task / method
+            runs += [
+                _make_run(name, task, method, folder / label, seed, words, sampled)
+                for label, seed, sampled in _variants(search, seeds, folder)
+            ]
     if content.get("share_pretraining"):
         runs = [_with_shared_pretraining(run, seeds[0]) for run in runs]
     resources = {key: content[key] for key in ("cpus", "gpus", "retries") if key in content}
-    return checked_resources(Sweep(name, tuple(runs), **resources))
+    return checked_resources(Sweep(name, tuple(runs), **resources, search=search))
 
 
 def checked_resources(sweep: Sweep) -> Sweep:
@@ -239,23 +255,54 @@ def _hint(name: str) -> str:
     return f"; did you mean {near[0]}?" if near else "; docs/FLAGS.md lists them"
 
 
-def _make_runs(
-    sweep: str, task: str, method: str, seeds: Sequence[int], save_dir: Path, words: Sequence[str]
-) -> Iterator[SweepRun]:
-    """The runs of a task and method, which differ only in their seeds."""
-    tail = [*words, f"--exp_name={sweep}"]
-    settings = _parse(["--env", task, *tail], f"{task} {method}")
+def _search(
+    content: dict[str, Any], tasks: Sequence[str], methods: Mapping[str, Any], seeds: Sequence[int]
+) -> Search:
+    """The search, which compares trials of a single task, method and seed."""
+    for name, entries in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
+        if len(entries) > 1:
+            raise UserError(f"search: {name}: has {len(entries)}; list one, since trials compete")
+    search = read_search(content["search"])
+    if search.algorithm == "optuna" and content.get("share_pretraining"):
+        raise UserError("search: algorithm optuna: not with share_pretraining; use random")
+    # their names
+    _words(dict.fromkeys(search.space, 0), "search: flags")
+    return search
+
+
+def _variants(
+    search: Search | None, seeds: Sequence[int], folder: Path
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Folder name, seed and sampled flags of each run of a task and method."""
+    if search is None:
+        yield from ((f"seed{seed}", seed, {}) for seed in seeds)
+        return
+    for number, sampled in enumerate(search.sample(seeds[0])):
+        name = f"trial{number:03d}"
+        # what Optuna suggested; other trials get its suggestions when they start
+        record = read_status(folder / name) if search.algorithm == "optuna" else None
+        yield name, seeds[0], record.sampled if record and record.attempts else sampled
+
+
+def _make_run(
+    sweep: str, task: str, method: str, folder: Path, seed: int, words: Sequence[str],
+    sampled: Mapping[str, Any],
+) -> SweepRun:  # fmt: skip
+    what = f"{task} {method}"
+    if sampled:
+        what = f"{folder.name} ({', '.join(f'{flag} {value}' for flag, value in sampled.items())})"
+    tail = [*words, *_words(sampled, "search: flags")]
+    settings = _parse(("--env", task, *tail), what)
     own = method_name(settings)
     if method != own and not settings.suffix:
         # distinguishes it from other methods with the same losses in records and plots
         suffix = method.removeprefix(own) if method.startswith(own) else f"-{method}"
         tail.append(f"--suffix={suffix}")
         settings = replace(settings, suffix=suffix)
-    for seed in seeds:
-        check_value("seed", seed)
-        folder = save_dir.resolve() / sweep / task / method / f"seed{seed}"
-        flags = ("--env", task, "--seed", str(seed), *tail)
-        yield SweepRun(sweep, task, method, seed, folder, flags, replace(settings, seed=seed))
+    check_value("seed", seed)
+    flags = ("--env", task, "--seed", str(seed), *tail)
+    settings = replace(settings, seed=seed)
+    return SweepRun(sweep, task, method, seed, folder, flags, settings, tuple(sampled.items()))
 
 
 def _with_shared_pretraining(run: SweepRun, seed: int) -> SweepRun:
@@ -272,7 +319,16 @@ def _with_shared_pretraining(run: SweepRun, seed: int) -> SweepRun:
     return replace(run, flags=words, settings=parse_args(words), pretraining=pretraining)
 
 
-def _parse(flags: Sequence[str], what: str) -> Settings:
+def with_flags(run: SweepRun, sampled: Mapping[str, Any]) -> SweepRun:
+    """A trial with other values of the sampled flags."""
+    words = {f"--{name}={value}": f"--{name}={sampled[name]}" for name, value in run.sampled}
+    flags = tuple(words.get(word, word) for word in run.flags)
+    settings = replace(run.settings, **sampled)
+    return replace(run, flags=flags, settings=settings, sampled=tuple(sampled.items()))
+
+
+@cache
+def _parse(flags: tuple[str, ...], what: str) -> Settings:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -288,47 +344,3 @@ def _parse(flags: Sequence[str], what: str) -> Settings:
         if len(given) > (name in ("env", "exp_name")):
             raise UserError(f"{what}: --{name}: set by the sweep itself; remove it")
     return settings
-
-
-def problems(runs: Sequence[SweepRun], todo: Sequence[SweepRun]) -> list[str]:
-    """Missing datasets and folders that belong to other runs, one line each.
-
-    Args:
-        runs: All runs of the sweep.
-        todo: The runs to start.
-    """
-    checks = [partial(_check_folder, run) for run in runs]
-    checks += [partial(_check_dataset, run) for run in todo]
-    found: dict[str, None] = {}
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            found[str(error)] = None
-    return list(found)
-
-
-def _check_dataset(run: SweepRun) -> None:
-    dataset_path(get_task(run.task), Path(run.settings.data_dir), run.settings.dataset)
-
-
-def _check_folder(run: SweepRun) -> None:
-    """Raise a UserError if the folder has other files, or a run with other settings."""
-    path = run.folder / CONFIG_FILE
-    if not path.exists():
-        ours = not run.folder.exists() or not any(run.folder.iterdir())
-        if not ours and not (run.folder / STATUS_FILE).exists():
-            raise UserError(f"{run.folder}: contains files of something else; move them")
-        return
-    try:
-        recorded = json_object(path.read_text())["settings"]
-        values = {name: recorded[name] for name in FLAGS if name in recorded}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a run's record ({error}); move the folder") from None
-    for name, value in values.items():
-        expected = getattr(run.settings, name)
-        if name not in flags_with("same_numbers") and value != expected:
-            raise UserError(
-                f"{run.folder}: the run there has --{name} {value}, the sweep {expected}; give the "
-                "sweep another name or move the folder"
-            )

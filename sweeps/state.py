@@ -1,18 +1,18 @@
-"""The status of each run of a sweep: status.json in its folder.
+"""The status of each run of a sweep: status.json in its folder, replaced atomically.
 
     {"sweep": "table1", "task": "hopper-medium-v2", "method": "ODT", "seed": 16,
      "state": "running", "exit_code": null, "attempts": 1, "message": "", "host": "node3",
-     "started": "2026-01-31T12:00:00+00:00", "ended": null}
+     "started": "2026-01-31T12:00:00+00:00", "ended": null, "sampled": {}}
 
-The states are those of run/state.py, and "planned" for a run that is waiting. The file is replaced
-atomically.
+The states are those of run/state.py, "planned" for a run that is waiting, and "pruned" for a trial
+of a search that ended early because of its score.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from run.state import (
     KILLED,
     RUNNING,
     STOPPED,
+    UNFINISHED,
     is_locked,
     is_running,
     run_state,
@@ -32,8 +33,11 @@ from run.state import (
 from run.stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED
 from utils import atomic_write, json_object
 
-PLANNED = "planned"
-STATES = (PLANNED, RUNNING, FINISHED, STOPPED, FAILED, KILLED, DIVERGED)
+PLANNED, PRUNED = "planned", "pruned"
+STATES = (PLANNED, RUNNING, FINISHED, PRUNED, STOPPED, FAILED, KILLED, DIVERGED, UNFINISHED)
+# nothing is left to do; a diverged run would diverge again, at the same update
+ENDED = (FINISHED, PRUNED, DIVERGED)
+SCORE = "evaluation/normalized_score"
 
 
 @dataclass
@@ -42,12 +46,13 @@ class Status:
 
     Attributes:
         state: One of `STATES`.
-        exit_code: Of the last attempt, 128 + N if signal N ended it; None if there is none yet.
+        exit_code: Of the last attempt, 128 + N if signal N ended it; None if unknown.
         attempts: How often main.py was started.
         message: Why the run ended early, otherwise "".
         sweep, task, method, seed: Identify the run.
         host: Machine of the last attempt.
         started, ended: Times of the last attempt, ISO 8601.
+        sampled: The sampled flags, for a trial of a search.
     """
 
     sweep: str
@@ -61,6 +66,7 @@ class Status:
     host: str = ""
     started: str | None = None
     ended: str | None = None
+    sampled: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write status.json atomically.
@@ -77,8 +83,8 @@ class Status:
 def read_status(folder: Path) -> Status | None:
     """The status of a run; None without a readable status.json.
 
-    If the recorded state is "running" but no process is working on the run, the state is taken from
-    the run's own record.
+    If the recorded state is "running" but no process is working on the run, its sweep died; the
+    state is then taken from the run's own record.
     """
     try:
         content = json_object((folder / STATUS_FILE).read_text())
@@ -89,12 +95,12 @@ def read_status(folder: Path) -> Status | None:
     if status.state not in STATES:
         return None
     if status.state == RUNNING and not in_use(folder):
-        status.state, status.message = _end_unseen(folder)
+        status.state, status.message = _recorded_state(folder)
     return status
 
 
-def _end_unseen(folder: Path) -> tuple[str, str]:
-    """State and message of a run whose sweep died before the run ended."""
+def _recorded_state(folder: Path) -> tuple[str, str]:
+    """State and message according to the run's own record."""
     with contextlib.suppress(OSError, ValueError):
         state, message = run_state(folder, json_object((folder / CONFIG_FILE).read_text()))
         if state in STATES:
@@ -106,7 +112,7 @@ def state_of_end(folder: Path, code: int) -> str:
     """The state of a run after main.py exited with this code."""
     if code > 128 and code != EXIT_INTERRUPTED:
         # the signal may have come after the end of training
-        return FINISHED if _end_unseen(folder)[0] == FINISHED else KILLED
+        return FINISHED if _recorded_state(folder)[0] == FINISHED else KILLED
     known = {0: FINISHED, EXIT_DIVERGED: DIVERGED, EXIT_STOPPED: STOPPED, EXIT_INTERRUPTED: STOPPED}
     return known.get(code, FAILED)
 
@@ -121,21 +127,18 @@ def in_use(folder: Path) -> bool:
     return is_locked(folder / SWEEP_LOCK_FILE) or is_running(folder)
 
 
-def last_row(folder: Path) -> dict[str, Any]:
-    """The last row of metrics.jsonl, with the score of the last evaluation; {} if there is none."""
+def metric_rows(folder: Path, last_bytes: int | None = None) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, or those within its last bytes; [] if there are none."""
     try:
         with (folder / METRICS_FILE).open("rb") as file:
-            # a row is a few kilobytes, and by default every tenth one has an evaluation
-            file.seek(max(0, file.seek(0, 2) - 65536))
+            size = file.seek(0, 2)
+            file.seek(max(0, size - last_bytes) if last_bytes else 0)
             lines = file.read().splitlines()
     except OSError:
-        return {}
+        return []
     rows = []
     for line in lines:
+        # the first and last line may be incomplete
         with contextlib.suppress(ValueError):
             rows.append(json_object(line))
-    if not rows:
-        return {}
-    key = "evaluation/normalized_score"
-    scores = [row[key] for row in rows if key in row]
-    return rows[-1] | ({key: scores[-1]} if scores else {})
+    return rows

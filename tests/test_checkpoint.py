@@ -346,7 +346,9 @@ def test_too_little_memory_is_one_line_with_flags_to_lower(
         raise error
 
     monkeypatch.setattr(Experiment, "collect", fail)
-    line = refusal(capsys, run(data_dir, tmp_path / "run", *FLAGS, "--batch_size", "8"))
+    assert run(data_dir, tmp_path / "run", *FLAGS, "--batch_size", "8") == 4
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
     assert "out of memory on cpu in online iteration 1 (" in line and amount in line
     assert "use a smaller --batch_size (8), --embed_dim (16) or --K (3); resume with: " in line
     assert line.endswith("--batch_size 4\n")

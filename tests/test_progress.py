@@ -119,8 +119,7 @@ def test_output_ends_no_command_line(folder):
     programs = [path for path in (ROOT / folder).glob("*.py") if "__main__" in path.read_text()]
     assert programs
     for path in programs:
-        if path.name != "sweep.py":  # runs are stopped by signals, so it handles its output itself
-            assert "    run_command(" in path.read_text().partition("__main__")[2], path
+        assert "    run_command(" in path.read_text().partition("__main__")[2], path
 
 
 @pytest.mark.parametrize(

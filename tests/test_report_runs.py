@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from reporting.build import build
+from reporting.contents import search_tables
 from reporting.runs import (
     RunResult,
     differing_flags,
@@ -250,3 +252,24 @@ def test_any_config_gives_a_run_or_one_line(tmp_path, data):
         assert "\n" not in str(error) and str(folder) in str(error)
     else:
         assert isinstance(run.method, str) and isinstance(run.seed, int)
+
+
+def test_trials_of_a_search_are_listed_by_score_with_their_flags(tmp_path):
+    ends = [(20.0, "finished"), (5.0, "pruned"), (40.0, "finished")]
+    for number, (score, state) in enumerate(ends):
+        folder = tmp_path / f"trial{number:03d}"
+        flags = settings("TD3+ODT", "hopper-medium-v2", 1, exp_name="find", K=number + 5)
+        finished_run(folder, 1.0, [2.0, score], **flags)
+        status(
+            folder, state=state, sampled={"K": number + 5}, message="ended early" * (number == 1)
+        )
+    status(tmp_path / "trial003", state="planned", sampled={"K": 8}, sweep="find", method="TD3+ODT")
+    found, warnings = read(tmp_path)
+    assert found["trial001"].state == "pruned" and found["trial001"].note == "ended early"
+    assert found["trial002"].method == "TD3+ODT trial002" and not warnings
+    (table,) = search_tables(build(list(found.values()), []))
+    assert table.columns[-1] == "K"
+    assert [(row[0].text, row[1].text, row[-1].text) for row in table.rows] == [
+        ("trial002", "40.00", "7"), ("trial000", "20.00", "5"), ("trial001", "5.00", "6"),
+        ("trial003", "–", "8"),
+    ]  # fmt: skip

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-import sweeps.loop as loop
+import sweeps.attempt as attempt
 from get_args import parse_args
 from main import main as train
 from reporting.runs import read_runs, run_folders
 from run.state import DIVERGED, FAILED
 from scripts.sweep import main
-from sweeps.attempt import command_words, status_of
+from sweeps.attempt import command_words
+from sweeps.folders import status_of
 from sweeps.plan import Sweep, read_sweep
 from sweeps.sharing import PRETRAINING
 from sweeps.state import state_of_end
@@ -36,17 +37,19 @@ def run_here(monkeypatch, codes: dict[str, int] | None = None) -> list[str]:
     """
     started = []
 
-    def attempt(run, *_):
-        started.append(run.method)
-        code = next((c for name, c in (codes or {}).items() if run.method.startswith(name)), None)
-        if code is None:
-            code = train(command_words(run))
-        status = status_of(run)
-        status.state = state_of_end(run.folder, code)
-        status.write(run.folder)
-        return code
+    class InThisProcess:
+        def __init__(self, run, _):
+            started.append(run.method)
+            failing = [c for name, c in (codes or {}).items() if run.method.startswith(name)]
+            status = status_of(run)
+            status.exit_code = failing[0] if failing else train(command_words(run))
+            status.state = state_of_end(run.folder, status.exit_code)
+            status.write(run.folder)
 
-    monkeypatch.setattr(loop, "attempt", attempt)
+        def wait(self, _):
+            return 0
+
+    monkeypatch.setattr(attempt, "Attempt", InThisProcess)
     return started
 
 

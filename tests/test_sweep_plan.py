@@ -194,6 +194,75 @@ def test_invalid_files_are_one_line(fields, message, tmp_path, capsys) -> None:
     assert not (tmp_path / "exp").exists()
 
 
+SEARCH = {"trials": 3, "flags": {"learning_rate": {"loguniform": ["1e-5", 1e-3]}}}
+
+
+def search_of(folder: Path, **fields: Any) -> Path:
+    return write_sweep(folder, methods=["ODT"], seeds=[1], search=SEARCH | fields)
+
+
+def test_trials_are_sampled_once_and_more_can_be_added(tmp_path, capsys) -> None:
+    pytest.importorskip("ray.tune")
+    flags = {
+        "learning_rate": {"loguniform": ["1e-5", 1e-3]}, "embed_dim": {"choice": [64, 128]},
+        "dropout": {"quniform": [0, 0.3, 0.1]}, "K": {"randint": [5, 9]},
+    }  # fmt: skip
+    few = read_sweep(search_of(tmp_path, flags=flags), tmp_path / "exp").runs
+    many = read_sweep(search_of(tmp_path, flags=flags, trials=8), tmp_path / "exp").runs
+    assert [run.folder.name for run in few] == ["trial000", "trial001", "trial002"]
+    assert many[:3] == few and len({run.sampled for run in many}) == 8
+    for run in many:
+        s = run.settings
+        assert 1e-5 <= s.learning_rate <= 1e-3 and s.embed_dim in (64, 128) and 5 <= s.K < 9
+        assert s.dropout in (0, 0.1, 0.2, 0.3) and s.seed == 1
+        assert len(f"{s.learning_rate:g}") <= 9
+        assert dict(run.sampled) == {name: getattr(s, name) for name in flags}
+    assert main([str(search_of(tmp_path, flags=flags)), "--dry-run"]) == 0
+    commands = [parse_args(shlex.split(c)[2:]) for c in capsys.readouterr().out.splitlines()]
+    assert [c.learning_rate for c in commands] == [run.settings.learning_rate for run in few]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"trials": 0}, "search: trials 0: use 1 or more"),
+        ({"trials": "ten"}, "search: trials: 'ten' is not of type int"),
+        ({"flags": {}}, "search: needs the fields trials and flags"),
+        ({"trial": 3}, "search: trial: unknown field; use trials, flags"),
+        ({"algorithm": "grid"}, "search: algorithm grid: use random or optuna"),
+        ({"flags": {"lr": {"uniform": [0, 1]}}}, "search: flags: lr: unknown flag"),
+        ({"flags": {"seed": {"choice": [1, 2]}}}, "search: flags: seed: set by the sweep itself"),
+        ({"flags": {"K": 5}}, "search: flags: K: 5 is not a distribution"),
+        ({"flags": {"K": {"normal": [1, 2]}}}, "K: normal: unknown distribution; use choice"),
+        ({"flags": {"K": {"randint": 5}}}, "K: randint: 5 is not a list"),
+        ({"flags": {"K": {"randint": [9, 5]}}}, "K: randint: [9, 5]: not possible (9 is not below"),
+        ({"flags": {"K": {"randint": [5]}}}, "K: randint: [5]: not possible"),
+        ({"flags": {"gamma": {"uniform": [0, ".inf"]}}}, "'.inf'"),
+        ({"flags": {"gamma": {"loguniform": [0, 1]}}}, "gamma: loguniform: [0, 1]: not possible"),
+        ({"flags": {"gamma": {"uniform": [2, 3]}}}, "trial000 (gamma 2."),
+        ({"flags": {"K": {"uniform": [5, 9]}}}, "--K: invalid int value: '"),
+        ({"flags": {"embed_dim": {"choice": [30]}}}, "trial000 (embed_dim 30): --embed_dim 30"),
+    ],
+)
+def test_invalid_searches_are_one_line(fields, message, tmp_path, capsys) -> None:
+    pytest.importorskip("ray.tune")
+    path = search_of(tmp_path, **fields)
+    assert main([str(path), "--save_dir", str(tmp_path / "exp")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: ") and error.count("\n") == 1
+    assert message in error
+
+
+def test_trials_of_a_search_share_task_method_and_seed(tmp_path, capsys) -> None:
+    pytest.importorskip("ray.tune")
+    for fields in ({"seeds": [1, 2]}, {"tasks": ["maze2d-*"]}, {"methods": ["ODT", "TD3"]}):
+        path = write_sweep(
+            tmp_path, **{"methods": ["ODT"], "seeds": [1], "search": SEARCH, **fields}
+        )
+        assert main([str(path)]) == 2
+        assert f"search: {next(iter(fields))}: has " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["tasks: [", "- a", "", "!!python/object:os.system {}", "a: \x00"])
 def test_other_files_are_rejected_in_one_line(text, tmp_path, capsys) -> None:
     path = tmp_path / "x.yaml"

@@ -1,4 +1,4 @@
-"""Running sweeps: attempts, retries, kills, stops and resuming."""
+"""Running sweeps: attempts, retries, kills, stops, resuming, longer budgets and searches."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,24 +16,19 @@ import pytest
 from filelock import FileLock
 
 import sweeps.attempt as attempt_module
-from run.checkpoint import state_files
-from run.files import LOCK_FILE, STATUS_FILE, SWEEP_LOCK_FILE
-from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
+from run.files import CONFIG_FILE, LOCK_FILE, STATUS_FILE, SWEEP_LOCK_FILE
+from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED, UNFINISHED
 from run.stopping import EXIT_STOPPED
 from scripts.sweep import main
-from sweeps.attempt import Allocation, attempt, command_words, status_of
-from sweeps.board import Board
-from sweeps.loop import LocalExecutor, remaining, run_all
-from sweeps.on_ray import _resources
+from sweeps.attempt import Allocation, Attempt, command_words, retried, run_here
+from sweeps.board import Board, progress
+from sweeps.folders import remaining, status_of
 from sweeps.plan import Sweep, SweepRun, read_sweep
-from sweeps.state import PLANNED, Status, last_row, read_status
+from sweeps.state import PLANNED, PRUNED, Status, metric_rows, read_status
 from tests.conftest import ROOT
 from tests.test_sweep_plan import write_sweep
-from tests.tiny_runs import metrics_of, same_weights
 from utils import UserError
 
-GUARD = [sys.executable, str(ROOT / "sweeps" / "guard.py")]
-ALLOCATION = Allocation(1, False, ROOT)
 TINY = {
     "device": "cpu", "embed_dim": 16, "n_layer": 1, "n_head": 1, "batch_size": 8, "K": 1,
     "eval_context_length": 1, "num_eval_episodes": 1, "log_to_tb": False, "checkpoint_interval": 1,
@@ -62,64 +58,16 @@ def states(runs: tuple[SweepRun, ...]) -> list[str]:
     return [status_of(run).state for run in runs]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, None], ids=["SIGTERM", "end of input"])
-def test_guard_sends_one_signal_and_returns_the_exit_code(tmp_path, number) -> None:
-    stopped = tmp_path / "stopped"
-    code = (
-        "import signal, sys, time\n"
-        "def note(*_):\n"
-        f"    open({str(stopped)!r}, 'a').write('x')\n"
-        "signal.signal(signal.SIGTERM, note)\n"
-        f"open({str(tmp_path / 'ready')!r}, 'w')\n"
-        "while not sys.stdin.read() and time.sleep(0.05) is None:\n"
-        f"    import os\n    if os.path.exists({str(tmp_path / 'go')!r}): sys.exit(75)\n"
-    )
-    guard = subprocess.Popen([*GUARD, sys.executable, "-c", code], stdin=subprocess.PIPE)
-    until((tmp_path / "ready").exists)
-    assert guard.stdin is not None
-    if number is None:
-        guard.stdin.close()
-    else:
-        guard.send_signal(number)
-        guard.send_signal(signal.SIGINT)
-        until(stopped.exists)
-        guard.send_signal(number)
-    until(stopped.exists)
-    time.sleep(0.3)
-    assert stopped.read_text() == "x"
-    (tmp_path / "go").touch()
-    assert guard.wait() == 75
+def program(folder: Path, code: str) -> Allocation:
+    """An allocation of a program instead of main.py; FOLDER is the run's folder."""
+    script = folder / "program.py"
+    start = "import os, sys\nfrom pathlib import Path\nFOLDER = Path(sys.argv[-1])\n"
+    script.write_text(start + code)
+    return Allocation(1, 0, folder, script)
 
 
-def test_guard_returns_the_signal_that_ended_the_command() -> None:
-    command = ["sh", "-c", "kill -9 $$"]
-    assert subprocess.Popen([*GUARD, *command], stdin=subprocess.PIPE).wait() == 128 + 9
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
-def test_command_does_not_outlive_a_killed_guard(tmp_path) -> None:
-    command = ["sh", "-c", f"echo $$ > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid;"
-               "exec sleep 600"]  # fmt: skip
-    guard = subprocess.Popen([*GUARD, *command], stdin=subprocess.PIPE)
-    until((tmp_path / "pid").exists)
-    guard.kill()
-    guard.wait()
-
-    def gone() -> bool:
-        try:
-            os.kill(int((tmp_path / "pid").read_text()), 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    until(gone, 30)
-
-
-def fake_main(folder: Path, monkeypatch, code: str) -> None:
-    """Replace main.py; FOLDER is the run's folder."""
-    (folder / "main.py").write_text("import sys\nfrom pathlib import Path\n"
-                                    "FOLDER = Path(sys.argv[-1])\n" + code)  # fmt: skip
-    monkeypatch.setattr(attempt_module, "ROOT", folder)
+def run_once(run: SweepRun, allocation: Allocation) -> int | None:
+    return Attempt(run, allocation).wait()
 
 
 @pytest.mark.parametrize(
@@ -127,112 +75,96 @@ def fake_main(folder: Path, monkeypatch, code: str) -> None:
     [
         ("print('good')", 0, FINISHED, ""),
         ("print('bad'); sys.exit('error: broken')", 1, FAILED, "error: broken"),
-        ("sys.exit(2)", 2, FAILED, ""),
+        ("sys.exit(2)", 2, FAILED, "--- attempt 1"),
         ("print('nan'); sys.exit(3)", 3, DIVERGED, "nan"),
         ("print('so far'); sys.exit(75)", 75, STOPPED, "so far"),
-        ("import os; os.kill(os.getpid(), 9)", 137, KILLED, "killed by signal 9"),
+        ("os.kill(os.getpid(), 9)", 137, KILLED, "killed by signal 9"),
         ("(FOLDER / 'config.json').write_text('{\"outcome\": \"finished\"}')\n"
-         "import os; os.kill(os.getpid(), 15)", 143, FINISHED, ""),
+         "os.kill(os.getpid(), 15)", 143, FINISHED, ""),
     ],
 )  # fmt: skip
-def test_status_records_how_an_attempt_ended(
-    code, number, state, message, tmp_path, monkeypatch
-) -> None:
+def test_status_records_how_an_attempt_ended(code, number, state, message, tmp_path) -> None:
     run = runs_of(tmp_path)[0]
-    fake_main(tmp_path, monkeypatch, code)
-    assert attempt(run, ALLOCATION) == number
+    assert run_once(run, program(tmp_path, code)) == number
     content = json.loads((run.folder / STATUS_FILE).read_text())
     about = {key: content[key] for key in ("task", "method", "seed", "attempts")}
     assert about == {"task": run.task, "method": run.method, "seed": run.seed, "attempts": 1}
     assert (content["state"], content["exit_code"]) == (state, number)
-    assert content["message"].startswith("--- attempt 1") if number == 2 else (
-        content["message"] == message
-    )  # fmt: skip
+    assert content["message"][:13] == message[:13]
     assert content["host"] and content["started"] <= content["ended"]
 
 
-def test_attempt_starts_over_or_resumes(tmp_path, monkeypatch) -> None:
+def test_attempt_starts_over_or_resumes(tmp_path) -> None:
     run = runs_of(tmp_path)[0]
-    fake_main(tmp_path, monkeypatch,
-              "Path(FOLDER, 'seen').write_text(' '.join([sys.argv[-2], *sorted(p.name for p in "
-              "FOLDER.iterdir())]))\n(FOLDER / 'logs').mkdir(exist_ok=True)\n")  # fmt: skip
+    seen = program(tmp_path, "Path(FOLDER, 'seen').write_text(' '.join([sys.argv[-2], *sorted("
+                   "p.name for p in FOLDER.iterdir())]))\n"
+                   "(FOLDER / 'logs').mkdir(exist_ok=True)\n")  # fmt: skip
     for _ in range(2):
-        attempt(run, ALLOCATION)
+        run_once(run, seen)
         assert (run.folder / "seen").read_text() == "--run_dir output.log status.json sweep.lock"
-    (run.folder / "checkpoints").mkdir()
-    (run.folder / "checkpoints" / "000000-pretrain-1.pt").touch()
+    add_checkpoint(run)
     assert command_words(run)[-2:] == ["--resume", str(run.folder)]
-    attempt(run, ALLOCATION)
+    run_once(run, seen)
     assert (run.folder / "seen").read_text().split()[:2] == ["--resume", "checkpoints"]
     assert status_of(run).attempts == 3
 
 
+def add_checkpoint(run: SweepRun) -> None:
+    (run.folder / "checkpoints").mkdir(parents=True)
+    (run.folder / "checkpoints" / "000000-pretrain-1.pt").touch()
+
+
 def test_run_gets_its_allocation(tmp_path, monkeypatch) -> None:
     run = runs_of(tmp_path)[0]
-    fake_main(tmp_path, monkeypatch,
-              "import os; print(os.environ['OMP_NUM_THREADS'], os.getcwd(), "
-              "repr(os.environ.get('CUDA_VISIBLE_DEVICES')))")  # fmt: skip
+    shown = program(tmp_path, "print(os.environ['OMP_NUM_THREADS'], os.getcwd(), "
+                    "repr(os.environ.get('CUDA_VISIBLE_DEVICES')))")  # fmt: skip
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    for threads, gpu, visible in ((4, True, "'3'"), (2, False, "''")):
-        attempt(run, Allocation(threads, gpu, tmp_path))
+    for threads, gpus, visible in ((4, 0.5, "'3'"), (2, 0, "''")):
+        run_once(run, Allocation(threads, gpus, tmp_path, shown.script))
         last = (run.folder / "output.log").read_text().splitlines()[-1]
         assert last == f"{threads} {tmp_path} {visible}"
 
 
 def test_folder_in_use_is_not_touched(tmp_path, monkeypatch) -> None:
     run = runs_of(tmp_path)[0]
-    fake_main(tmp_path, monkeypatch, "")
     monkeypatch.setattr(attempt_module, "_LOCK_TIMEOUT", 0.3)
     run.folder.mkdir(parents=True)
     (run.folder / "precious").touch()
     for name in (SWEEP_LOCK_FILE, LOCK_FILE):
         with FileLock(run.folder / name), pytest.raises(OSError):
-            attempt(run, ALLOCATION)
+            Attempt(run, program(tmp_path, ""))
         assert (run.folder / "precious").exists()
 
 
-class Scripted:
-    """An executor whose attempts end as listed: (state, exit code, problem) by label."""
+def test_file_system_without_locks_leaves_no_lock_behind(tmp_path, monkeypatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
 
-    def __init__(self, script: dict[str, list[tuple[str, int, str]]]) -> None:
-        self.script, self.queue, self.log = script, [], []  # type: ignore[var-annotated]
-
-    def submit(self, run: SweepRun) -> None:
-        assert status_of(run).state == PLANNED
-        self.queue.append(run)
-
-    def wait(self, seconds: float) -> list[tuple[SweepRun, str]]:
-        run = self.queue.pop(0)
-        self.log.append(run.label)
-        state, code, problem = self.script[run.label].pop(0)
-        status = status_of(run)
-        status.state, status.exit_code, status.attempts = state, code, status.attempts + 1
-        status.write(run.folder)
-        return [(run, problem)]
-
-    def cancel(self) -> None:
-        raise AssertionError("not stopped")
+    run = runs_of(tmp_path)[0]
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert run_once(run, program(tmp_path, "")) == 0
+    assert run_once(run, program(tmp_path, "")) == 0
+    assert status_of(run).state == FINISHED
 
 
 def test_only_crashed_runs_are_retried(tmp_path) -> None:
     runs = runs_of(tmp_path, methods=["ODT"], seeds=[1, 2, 3, 4, 5, 6])
-    task = "maze2d-umaze-v1 ODT seed "
-    executor = Scripted(
-        {
-            task + "1": [(FINISHED, 0, "")],
-            task + "2": [(KILLED, 137, ""), (FAILED, 1, ""), (FINISHED, 0, "")],
-            task + "3": [(FAILED, 1, ""), (STOPPED, 75, ""), (FAILED, 1, ""), (FINISHED, 0, "")],
-            task + "4": [(FAILED, 2, ""), (FINISHED, 0, "")],
-            task + "5": [(DIVERGED, 3, ""), (FINISHED, 0, "")],
-            task + "6": [(PLANNED, 0, "machine lost"), (FINISHED, 0, "")],
-        }
+    codes = {1: "0", 2: "9 1 0", 3: "1 75 1 0", 4: "2 0", 5: "3 0", 6: "4 0"}
+    ends = program(
+        tmp_path,
+        f"""
+codes = {codes}[int(FOLDER.name[4:])].split()
+code = int(codes[(FOLDER / 'output.log').read_text().count('--- attempt') - 1])
+os.kill(os.getpid(), 9) if code == 9 else sys.exit(code)
+""",
     )
-    shown: list[int] = []
-    run_all(executor, runs, 2, lambda: False, lambda: shown.append(1))
-    assert states(runs) == [FINISHED, FINISHED, FAILED, FAILED, DIVERGED, FINISHED]
-    assert [executor.log.count(run.label) for run in runs] == [1, 3, 3, 1, 1, 2]
-    assert len(shown) == 1 + len(executor.log)
-    assert remaining(runs) == [runs[2], runs[3]]
+    run_here(runs, 2, ends, lambda: False, lambda: None)
+    assert states(runs) == [FINISHED, FINISHED, FAILED, FAILED, DIVERGED, FAILED]
+    assert [status_of(run).attempts for run in runs] == [1, 3, 3, 1, 1, 1]
+    assert remaining(runs) == [runs[2], runs[3], runs[5]]
+    # out of memory on a GPU shared with other runs
+    assert retried(status_of(runs[5]), gpus=0.5)
+    assert not retried(status_of(runs[5]), gpus=1)
 
 
 def test_status_of_a_run_whose_sweep_died(tmp_path) -> None:
@@ -243,24 +175,29 @@ def test_status_of_a_run_whose_sweep_died(tmp_path) -> None:
     with FileLock(run.folder / SWEEP_LOCK_FILE):
         assert status_of(run).state == RUNNING
         assert remaining((run,)) == []
-    (run.folder / "config.json").write_text('{"outcome": "finished"}')
+    (run.folder / CONFIG_FILE).write_text("{}")
+    # no run.lock: it may still be running, on a file system without locks
+    assert status_of(run).state == UNFINISHED
+    (run.folder / CONFIG_FILE).write_text('{"outcome": "finished"}')
     assert status_of(run).state == FINISHED
     for damaged in ("{", '{"state": "fine"}', "[]", '{"sweep": 1, "state": "odd"}'):
         (run.folder / STATUS_FILE).write_text(damaged)
         assert read_status(run.folder) is None
 
 
-def test_last_row_has_the_last_score(tmp_path) -> None:
-    assert last_row(tmp_path) == {}
+def test_progress_has_the_last_row_and_score(tmp_path) -> None:
+    run = runs_of(tmp_path)[0]
+    assert progress(run) == ""
+    run.folder.mkdir(parents=True)
     rows = [{"phase": "online", "iteration": 1, "evaluation/normalized_score": 5.5}]
     rows += [{"phase": "online", "iteration": n, "x": "y" * 3000} for n in (2, 3)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"phase": "onl')
-    row = last_row(tmp_path)
-    assert (row["iteration"], row["evaluation/normalized_score"]) == (3, 5.5)
+    (run.folder / "metrics.jsonl").write_text(text + '{"phase": "onl')
+    assert progress(run) == "online 3/2, score 5.5"
 
 
-def test_board_prints_changes_and_counts(tmp_path, capsys) -> None:
+def test_board_prints_changes_and_counts(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sweeps.board._INTERVAL", 0)
     runs = runs_of(tmp_path)
     board = Board("small", runs)
     with board.displayed():
@@ -271,14 +208,14 @@ def test_board_prints_changes_and_counts(tmp_path, capsys) -> None:
         board.update()
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(
-        "maze2d-umaze-v1 TD3+ODT seed 1: failed (attempt 2), oh "
+        "maze2d-umaze-v1 TD3+ODT seed1: failed (attempt 2), oh "
         "[3 waiting, 0 running, 0 done, 1 failed]"
     )
     assert board.lines()[-1] == "small: 3 waiting, 0 running, 0 done, 1 failed"
     assert len(board.lines()) == 5 and len(board.lines(done=False)) == 2
 
 
-def test_board_in_a_terminal(tmp_path, monkeypatch) -> None:
+def test_board_in_a_terminal(tmp_path) -> None:
     rich_console = pytest.importorskip("rich.console")
     runs = runs_of(tmp_path)
     Status("small", runs[1].task, runs[1].method, runs[1].seed, RUNNING, None, 2).write(
@@ -290,38 +227,42 @@ def test_board_in_a_terminal(tmp_path, monkeypatch) -> None:
     )
     console = rich_console.Console(width=120)
     with FileLock(runs[1].folder / SWEEP_LOCK_FILE), console.capture() as captured:
-        console.print(Board("small", runs)._table())
-    lines = captured.get().splitlines()
-    assert lines[0] == "small: 3 waiting, 1 running, 0 done"
-    assert [line.split() for line in lines if "seed" in line] == [
-        ["task", "method", "seed", "state", "progress"]
+        console.print(Board("small", runs).table())
+    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert lines == [
+        "small: 3 waiting, 1 running, 0 done",
+        "task method run state progress",
+        "maze2d-umaze-v1 TD3+ODT seed2 running (attempt 2) online 2/2, 1,200 steps, score 7.2",
     ]
-    (row,) = [line for line in lines if "maze2d" in line]
-    assert row.split()[:5] == ["maze2d-umaze-v1", "TD3+ODT", "2", "running", "(2)"]
-    assert "online 2/2, 1,200 steps, score 7.2" in row
 
 
-def test_local_sweep_runs_and_skips_finished_runs(data_dir, tmp_path, capsys) -> None:
-    path = sweep_of(tmp_path, data_dir, methods=["TD3+ODT"], seeds=[1, 2])
+def test_local_sweep_skips_finished_runs_until_they_get_a_longer_budget(
+    data_dir, tmp_path, capsys
+) -> None:
+    path = sweep_of(tmp_path, data_dir, methods=["TD3+ODT"], seeds=[1])
     words = [str(path), "--save_dir", str(tmp_path / "exp"), "--here"]
     assert main(words) == 0
-    output = capsys.readouterr().out
-    assert "small: 2 of 2 runs to start" in output and "[0 waiting, 0 running, 2 done]" in output
-    runs = read_sweep(path, tmp_path / "exp").runs
-    before = [(run.folder / "metrics.jsonl").read_bytes() for run in runs]
+    assert "small: 1 of 1 runs to start" in capsys.readouterr().out
+    (run,) = read_sweep(path, tmp_path / "exp").runs
+    before = (run.folder / "metrics.jsonl").read_bytes()
     assert main(words) == 0
-    assert "small: 0 of 2 runs to start" in capsys.readouterr().out
-    assert [(run.folder / "metrics.jsonl").read_bytes() for run in runs] == before
+    assert "small: 0 of 1 runs to start" in capsys.readouterr().out
+    assert (run.folder / "metrics.jsonl").read_bytes() == before
     assert main([*words[:3], "--dry-run"]) == 0
     assert capsys.readouterr().out == ""
     assert main([*words[:3], "--status"]) == 0
-    assert capsys.readouterr().out.count(": done") == 2
+    assert capsys.readouterr().out.count(": done") == 1
     # other settings under the same names
-    assert main([*words, "--", "--gamma", "0.5"]) == 2
-    error = capsys.readouterr().err
-    assert "the run there has --gamma 0.99, the sweep 0.5" in error
-    assert error.count("\n") == 2
+    for flag, value, recorded in (("gamma", "0.5", "0.99"), ("max_online_iters", "1", "2")):
+        assert main([*words, "--", f"--{flag}", value]) == 2
+        error = capsys.readouterr().err
+        assert f"the run there has --{flag} {recorded}, the sweep {value}" in error
+        assert error.count("\n") == 1
     assert main([*words, "--", "--log_to_tb", "1", "--data_dir", str(data_dir.resolve())]) == 0
+    assert main([*words, "--", "--max_online_iters", "3"]) == 0
+    assert metric_rows(run.folder)[-1]["iteration"] == 3
+    assert (run.folder / "metrics.jsonl").read_bytes().startswith(before)
+    assert status_of(run).attempts == 2
 
 
 def test_refused_run_is_not_retried(data_dir, tmp_path, capsys) -> None:
@@ -335,85 +276,137 @@ def test_refused_run_is_not_retried(data_dir, tmp_path, capsys) -> None:
     assert status.message in capsys.readouterr().out
 
 
-def test_stop_leaves_the_remaining_runs_planned(tmp_path, monkeypatch) -> None:
+def test_stop_leaves_the_remaining_runs_planned(tmp_path) -> None:
     runs = runs_of(tmp_path)
-    fake_main(tmp_path, monkeypatch, "import time; (FOLDER / 'on').touch(); time.sleep(600)")
-    stopping = SimpleNamespace(now=False)
-
-    def stop() -> bool:
-        stopping.now = stopping.now or (runs[0].folder / "on").exists()
-        return stopping.now
-
-    run_all(LocalExecutor(ALLOCATION, stop), runs, 2, stop, lambda: None)
+    waits = program(tmp_path, "import time; (FOLDER / 'on').touch(); time.sleep(600)")
+    run_here(runs, 2, waits, (runs[0].folder / "on").exists, lambda: None)
     assert states(runs) == [KILLED, PLANNED, PLANNED, PLANNED]
     assert status_of(runs[0]).exit_code == 128 + signal.SIGTERM
 
 
-def test_ray_sweep_survives_kills_and_stops(data_dir, tmp_path) -> None:
-    """A run is killed by SIGKILL, then its sweep is stopped, resumed, killed and resumed."""
-    pytest.importorskip("ray")
-    flags = {"max_online_iters": 16, "num_updates_per_online_iter": 30}
-    path = sweep_of(tmp_path, data_dir, methods=["TD3+ODT"], seeds=[1, 2], flags=flags,
-                    cpus=0.5, gpus=0)  # fmt: skip
+# stands in for main.py: quick, with its signals, checkpoints, lock and exit codes. trial000 is
+# killed on its first attempt and later waits for the file `go`; trial001 is refused.
+RUN = """
+import fcntl, json, signal, time
+lock = (FOLDER / 'run.lock').open('w')
+fcntl.flock(lock, fcntl.LOCK_EX)
+flags = dict(word.lstrip('-').split('=') for word in sys.argv if '=' in word)
+def end(outcome, code):
+    (FOLDER / 'config.json').write_text(json.dumps({'settings': {}, 'outcome': outcome}))
+    sys.exit(code)
+for kind in (signal.SIGTERM, signal.SIGXCPU):
+    signal.signal(kind, lambda number, frame: end('stopped', 75))
+(FOLDER / 'checkpoints').mkdir(exist_ok=True)
+(FOLDER / 'checkpoints' / '000000-online-1.pt').touch()
+rows = FOLDER / 'metrics.jsonl'
+done = len(rows.read_text().splitlines()) if rows.exists() else 0
+assert sys.argv[-2] == ('--resume' if done else '--run_dir')
+for n in range(done, 9):
+    score = 100 * float(flags['learning_rate']) + n
+    row = {'phase': 'online', 'iteration': n + 1, 'evaluation/normalized_score': score}
+    with rows.open('a') as file:
+        file.write(json.dumps(row) + '\\n')
+    if FOLDER.name == 'trial001':
+        end('failed', 2)
+    if (FOLDER.name, n) == ('trial000', 0):
+        os.kill(os.getpid(), 9)
+    (FOLDER / 'ready').touch()
+    while not (FOLDER.parents[3] / 'go').exists():
+        time.sleep(0.1)
+end('finished', 0)
+"""
+# with seed 25, the learning rates fall from trial to trial
+SEARCH = {"trials": 4, "flags": {"learning_rate": {"uniform": [0.1, 0.9]}}}
+
+
+def test_ray_search_survives_a_killed_driver_and_stops(data_dir, tmp_path) -> None:
+    """Its driver is killed, it is resumed, stopped, and resumed to the end."""
+    pytest.importorskip("ray.tune")
+    path = sweep_of(tmp_path, data_dir, methods=["TD3+ODT"], seeds=[25], gpus=0,
+                    flags={"max_online_iters": 9}, search=SEARCH)  # fmt: skip
+    allocation = program(tmp_path, RUN)
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from functools import partial; from pathlib import Path\n"
+        "import sweeps.tuning; from scripts.sweep import main\n"
+        "sweeps.tuning.Allocation = partial(sweeps.tuning.Allocation, "
+        f"script=Path({str(allocation.script)!r}))\n"
+        "sys.exit(main())\n"
+    )
+    command = [sys.executable, str(driver), str(path), "--save_dir", str(tmp_path / "exp")]
     runs = read_sweep(path, tmp_path / "exp").runs
-    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), str(path)]
-    command += ["--save_dir", str(tmp_path / "exp")]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    start = partial(
+        subprocess.Popen, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env=env, start_new_session=True)  # fmt: skip
+    def processes() -> bytes:
+        pattern = f"{allocation.script} .*/trial"
+        return subprocess.run(["pgrep", "-f", pattern], capture_output=True).stdout
 
-    def pid_of(run: SweepRun) -> int:
-        pattern = rf"/main\.py .*{tmp_path.name}/exp/.*/seed{run.seed}$"
-        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True).stdout.split()
-        # the guard is the older process
-        return int(found[-1]) if found else 0
-
-    def rows(run: SweepRun) -> int:
-        file = run.folder / "metrics.jsonl"
-        return len(file.read_bytes().splitlines()) if file.exists() else 0
-
+    # the killed run is retried; with the sweep killed, it stops by itself, with a checkpoint
     first = start()
-    until(lambda: rows(runs[0]) > 2)
-    victim = pid_of(runs[0])
-    assert victim
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: status_of(runs[0]).attempts == 2 and rows(runs[0]) > 3)
-    first.send_signal(signal.SIGINT)
-    output, error = first.communicate()
-    assert first.returncode == EXIT_STOPPED, output + error
-    assert "Resume with: python scripts/sweep.py" in error
-    assert set(states(runs)) <= {STOPPED, PLANNED, FINISHED}
-    assert states(runs)[0] == STOPPED and "attempt 2" in output
-    assert all(not pid_of(run) for run in runs)
+    until(lambda: status_of(runs[0]).attempts == 2 and states(runs[2:]) == [PRUNED] * 2)
+    until((runs[0].folder / "ready").exists)
+    first.kill()
+    first.communicate()
+    until(lambda: not processes() and RUNNING not in states(runs))
+    assert states(runs) == [STOPPED, FAILED, PRUNED, PRUNED]
+    assert [status_of(run).attempts for run in runs] == [2, 1, 1, 1]
 
-    # if the sweep itself is killed, no run keeps running
+    (runs[0].folder / "ready").unlink()
     second = start()
-    until(lambda: status_of(runs[0]).attempts == 3 and status_of(runs[0]).state == RUNNING)
-    os.killpg(second.pid, signal.SIGKILL)
-    second.communicate()
-    until(lambda: RUNNING not in states(runs) and not any(pid_of(run) for run in runs))
+    until((runs[0].folder / "ready").exists)
+    second.send_signal(signal.SIGINT)
+    output, error = second.communicate()
+    assert second.returncode == EXIT_STOPPED, output + error
+    assert error.splitlines()[-1].startswith("Stopped. Resume with: ")
+    assert not processes()
+    # a refused run is tried again by every call
+    assert states(runs)[1] in (PLANNED, FAILED)
+    assert [states(runs)[i] for i in (0, 2, 3)] == [STOPPED, PRUNED, PRUNED]
 
+    (tmp_path / "exp" / "go").touch()
     third = start()
     output, error = third.communicate()
-    assert third.returncode == 0, output + error
-    assert states(runs) == [FINISHED] * 2
-    assert "small: 0 of 2 runs to start" not in output
-    assert all(len(state_files(run.folder)) == 2 for run in runs)
+    assert third.returncode == 1, output + error
+    assert states(runs) == [FINISHED, FAILED, PRUNED, PRUNED]
+    rows = [metric_rows(run.folder)[-1]["iteration"] for run in runs]
+    assert (rows[0], rows[2], rows[3]) == (9, 1, 1)
+    assert status_of(runs[0]).attempts == 4
+    assert [status_of(run).sampled for run in runs] == [dict(run.sampled) for run in runs]
+    # Tune's own records are removed
+    assert len(list((tmp_path / "exp" / "small").glob(".tune-*"))) == 1
 
-    # the interrupted run equals an uninterrupted one
-    whole = tmp_path / "whole"
-    quiet = [*runs[0].flags, "--run_dir", str(whole)]
-    subprocess.run([sys.executable, str(ROOT / "main.py"), *quiet], env=env, check=True,
-                   capture_output=True)  # fmt: skip
-    assert metrics_of(whole) == metrics_of(runs[0].folder)
-    assert same_weights(whole, runs[0].folder)
+
+def test_optuna_continues_from_the_trials_that_have_started(tmp_path) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("ray.tune")
+    from sweeps.tuning import _Suggestions
+
+    search = SEARCH | {"algorithm": "optuna"}
+    sweep = read_sweep(sweep_of(tmp_path, methods=["ODT"], seeds=[1], search=search), tmp_path)
+    assert sweep.search is not None
+    suggestions = _Suggestions(sweep.runs, sweep.search)
+    tried = [suggestions.suggest(str(number))["run"] for number in range(3)]
+    suggestions.on_trial_complete("0", {"score": 5.0})
+    for run in tried:
+        assert f"--learning_rate={dict(run.sampled)['learning_rate']}" in run.flags
+        assert run.settings.learning_rate == dict(run.sampled)["learning_rate"]
+        assert status_of(run).sampled == dict(run.sampled)
+    status = status_of(tried[1])
+    status.attempts = 1
+    status.write(tried[1].folder)
+    again = read_sweep(sweep_of(tmp_path, methods=["ODT"], seeds=[1], search=search), tmp_path)
+    assert again.runs[1] == tried[1]
+    assert _Suggestions(again.runs, sweep.search).suggest("a")["run"] == tried[1]
 
 
 def test_missing_ray_is_one_line(data_dir, tmp_path, monkeypatch, capsys) -> None:
     path = sweep_of(tmp_path, data_dir)
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "sweeps.tuning", raising=False)
     assert main([str(path), "--save_dir", str(tmp_path / "exp")]) == 2
     error = capsys.readouterr().err
     assert "requirements-optional.txt" in error and error.count("\n") == 1
@@ -440,19 +433,22 @@ def test_unreachable_cluster_is_one_line(data_dir, tmp_path) -> None:
         (9, None, "cpus 9: no machine has more than 8 cores"),
     ],
 )
-def test_resources_fit_on_a_machine(cpus, gpus, room) -> None:
+def test_resources_fit_on_a_machine(cpus, gpus, room, monkeypatch) -> None:
+    pytest.importorskip("ray.tune")
+    from sweeps import tuning
+
     nodes: list[Any] = [
         {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
         {"Alive": True, "Resources": {"CPU": 4.0}},
         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    ray, sweep = SimpleNamespace(nodes=lambda: nodes), Sweep("x", (), cpus, gpus)
+    monkeypatch.setattr(tuning, "ray", SimpleNamespace(nodes=lambda: nodes))
     if isinstance(room, tuple):
-        assert _resources(ray, sweep) == room
+        assert tuple(tuning._resources(Sweep("x", (), cpus, gpus)).values()) == room
     else:
         with pytest.raises(UserError, match=room):
-            _resources(ray, sweep)
+            tuning._resources(Sweep("x", (), cpus, gpus))
     nodes[0]["Resources"].pop("GPU")
-    assert _resources(ray, Sweep("x", (), 1, None)) == (1, 0)
+    assert tuning._resources(Sweep("x", (), 1, None)) == {"cpu": 1, "gpu": 0}
     with pytest.raises(UserError, match="Ray finds no GPU"):
-        _resources(ray, Sweep("x", (), 1, 0.5))
+        tuning._resources(Sweep("x", (), 1, 0.5))
