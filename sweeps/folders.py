@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +78,17 @@ def problems(runs: Sequence[SweepRun], todo: Sequence[SweepRun]) -> list[str]:
         runs: All runs of the sweep.
         todo: The runs to start.
     """
-    checks = [partial(_check_folder, run) for run in runs]
-    checks += [partial(_check_dataset, run) for run in todo]
     found: dict[str, None] = {}
-    for check in checks:
+    starting = set(todo)
+    for run in runs:
         try:
-            check()
+            _check_folder(run)
+            if run in starting:
+                settings = run.settings
+                dataset_path(get_task(run.task), Path(settings.data_dir), settings.dataset)
         except UserError as error:
             found[str(error)] = None
     return list(found)
-
-
-def _check_dataset(run: SweepRun) -> None:
-    dataset_path(get_task(run.task), Path(run.settings.data_dir), run.settings.dataset)
 
 
 def _check_folder(run: SweepRun) -> None:

@@ -1,12 +1,4 @@
-"""The status of each run of a sweep: status.json in its folder, replaced atomically.
-
-    {"sweep": "table1", "task": "hopper-medium-v2", "method": "ODT", "seed": 16,
-     "state": "running", "exit_code": null, "attempts": 1, "message": "", "host": "node3",
-     "started": "2026-01-31T12:00:00+00:00", "ended": null, "sampled": {}}
-
-The states are those of run/state.py, "planned" for a run that is waiting, and "pruned" for a trial
-of a search that ended early because of its score.
-"""
+"""The status of each run of a sweep: status.json in its folder, see docs/SWEEPS.md."""
 
 from __future__ import annotations
 
@@ -33,6 +25,7 @@ from run.state import (
 from run.stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED
 from utils import atomic_write, json_object
 
+# in addition to the states of run/state.py: waiting, and a trial ended early because of its score
 PLANNED, PRUNED = "planned", "pruned"
 STATES = (PLANNED, RUNNING, FINISHED, PRUNED, STOPPED, FAILED, KILLED, DIVERGED, UNFINISHED)
 # nothing is left to do; a diverged run would diverge again, at the same update
@@ -42,18 +35,7 @@ SCORE = "evaluation/normalized_score"
 
 @dataclass
 class Status:
-    """Content of status.json.
-
-    Attributes:
-        state: One of `STATES`.
-        exit_code: Of the last attempt, 128 + N if signal N ended it; None if unknown.
-        attempts: How often main.py was started.
-        message: Why the run ended early, otherwise "".
-        sweep, task, method, seed: Identify the run.
-        host: Machine of the last attempt.
-        started, ended: Times of the last attempt, ISO 8601.
-        sampled: The sampled flags, for a trial of a search.
-    """
+    """Content of status.json; `exit_code` to `ended` are of the last attempt."""
 
     sweep: str
     task: str

@@ -91,12 +91,6 @@ class TuneRun(tune.Trainable):
             self._attempt.stop()
             self._attempt.wait()
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start the next run in the same worker."""
-        self.cleanup()
-        self.setup(new_config)
-        return True
-
 
 class _Monitor(tune.Callback, tune.Stopper):
     """Shows the progress, records how Tune ended a run, and stops all on request."""
@@ -197,7 +191,7 @@ def _fit(
     sweep: Sweep, runs: Sequence[SweepRun], allocation: Allocation, resources: dict[str, float],
     monitor: _Monitor,
 ) -> None:  # fmt: skip
-    config = tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id, reuse_actors=True)
+    config = tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id)
     space = {"allocation": allocation, "run": tune.grid_search(list(runs))}
     if sweep.search:
         config.scheduler = _scheduler(sweep.search, runs)
