@@ -98,6 +98,10 @@ class _Monitor(tune.Callback, tune.Stopper):
     def __init__(self, stop: Callable[[], bool], show: Callable[[], None]) -> None:
         self._stop, self._show = stop, show
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles it for a resumption that is not used, and a table in a terminal has locks
+        return {}
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
@@ -135,7 +139,8 @@ class _Suggestions(Searcher):
         self._runs = deque([*started, *(run for run in runs if run not in started)])
         self._search = search
         self._optuna = OptunaSearch(
-            dict(search.space), metric="score", mode="max", seed=runs[0].seed,
+            # another seed than that of earlier calls, which would repeat their suggestions
+            dict(search.space), metric="score", mode="max", seed=runs[0].seed + len(started),
             points_to_evaluate=[dict(run.sampled) for run in started] or None,
         )  # fmt: skip
 
