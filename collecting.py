@@ -1,17 +1,18 @@
-"""Ablations of data collection: a target-return curriculum and a jump start.
+"""Ablations of data collection: a target-return curriculum and a jump start, both off by default.
 
-Both follow a schedule over online iterations and are off by default.
-
-- Curriculum: the target return rises linearly from `--rtg_curriculum_start` in the first iteration
-  to `--online_rtg` in iteration `--rtg_curriculum_iters` + 1, then stays constant.
+- Curriculum: the target return starts low and rises to the final target.
 - Jump start (Uchendu et al. 2022, arXiv 2204.02372): the pretrained policy acts for the first h
-  steps of each episode, then the learner takes over. h decreases linearly from
-  `--jump_start_steps` in the first iteration to 0 in iteration `--jump_start_iters` + 1.
+  steps of each episode, then the learner takes over.
+
+Each has two schedules. The linear one depends on the online iteration. The exponential one, that of
+the published ablations (Yan, Schwing, Wang 2024, arXiv 2410.24108, figure 24), depends on the
+number of episodes collected so far; those collected in parallel share it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,20 +22,54 @@ from decision_transformer import Actor, PolicyOutput
 from get_args import Settings
 
 
-def target_return(settings: Settings, iteration: int) -> float:
-    """Target return of online iteration `iteration`, counted from 0, in training rewards."""
-    target, start = float(settings.online_rtg), settings.rtg_curriculum_start
-    if settings.rtg_curriculum_iters == 0 or start is None:
-        return target
-    return start + (target - start) * min(iteration / settings.rtg_curriculum_iters, 1.0)
+@dataclass(frozen=True)
+class Schedules:
+    """Target return and guided steps of an online episode.
 
+    Attributes:
+        settings: The run's settings.
+        data_return: Mean return of the dataset, in training rewards.
+    """
 
-def guided_steps(settings: Settings, iteration: int) -> int:
-    """h of online iteration `iteration`, counted from 0; rounded up."""
-    if settings.jump_start_steps == 0:
-        return 0
-    remaining = max(1.0 - iteration / settings.jump_start_iters, 0.0)
-    return math.ceil(settings.jump_start_steps * remaining)
+    settings: Settings
+    data_return: float = 0.0
+
+    def target_return(self, iteration: int, episode: int) -> float:
+        """Target return in training rewards; iterations and episodes are counted from 0.
+
+        Linear: from `--rtg_curriculum_start` in the first iteration to `--online_rtg` in iteration
+        `--rtg_curriculum_iters` + 1. Exponential, with decay d, episode N and data return R:
+        eval_rtg - d^N (eval_rtg - R).
+        """
+        s = self.settings
+        start = self.data_return if s.rtg_curriculum_start is None else s.rtg_curriculum_start
+        if s.rtg_curriculum_decay:
+            return s.eval_rtg - s.rtg_curriculum_decay**episode * (s.eval_rtg - start)
+        if s.rtg_curriculum_iters:
+            done = min(iteration / s.rtg_curriculum_iters, 1.0)
+            return start + (s.online_rtg - start) * done
+        return float(s.online_rtg)
+
+    def guided_steps(self, iteration: int, episode: int) -> int:
+        """h; iterations and episodes are counted from 0.
+
+        Linear, rounded up: from `--jump_start_steps` in the first iteration to 0 in iteration
+        `--jump_start_iters` + 1. Exponential, rounded down: jump_start_steps d^N with decay d in
+        episode N.
+        """
+        s = self.settings
+        if s.jump_start_decay:
+            return math.floor(s.jump_start_steps * s.jump_start_decay**episode)
+        return math.ceil(s.jump_start_steps * max(1.0 - iteration / s.jump_start_iters, 0.0))
+
+    def metrics(self, iteration: int, episode: int) -> dict[str, float]:
+        """Values of the enabled schedules."""
+        metrics: dict[str, float] = {}
+        if self.settings.rtg_curriculum_iters or self.settings.rtg_curriculum_decay:
+            metrics["aug_traj/target_return"] = self.target_return(iteration, episode)
+        if self.settings.jump_start_steps:
+            metrics["aug_traj/guided_steps"] = float(self.guided_steps(iteration, episode))
+        return metrics
 
 
 class GuidedPolicy(nn.Module):
@@ -59,18 +94,15 @@ class GuidedPolicy(nn.Module):
 class JumpStart:
     """Holds the guide policy from the start of fine-tuning until the schedule ends."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._guide: Actor | None = None
 
     def start(self, actor: Actor) -> None:
         """Copy the policy as of the start of fine-tuning."""
-        if self._settings.jump_start_steps:
-            self._guide = slow_copy(actor)
+        self._guide = slow_copy(actor)
 
-    def policy(self, actor: Actor, iteration: int) -> Actor | GuidedPolicy:
-        """The policy that collects in online iteration `iteration`, counted from 0."""
-        steps = guided_steps(self._settings, iteration)
+    def policy(self, actor: Actor, steps: int) -> Actor | GuidedPolicy:
+        """The policy that collects if the guide acts for the first `steps` steps."""
         if steps == 0 or self._guide is None:
             self._guide = None
             return actor
@@ -91,13 +123,3 @@ class JumpStart:
         if state is not None:
             self._guide = slow_copy(actor)
             self._guide.load_state_dict(state)
-
-
-def schedule_metrics(settings: Settings, iteration: int) -> dict[str, float]:
-    """Values of the enabled schedules in an iteration, counted from 0."""
-    metrics: dict[str, float] = {}
-    if settings.rtg_curriculum_iters:
-        metrics["aug_traj/target_return"] = target_return(settings, iteration)
-    if settings.jump_start_steps:
-        metrics["aug_traj/guided_steps"] = float(guided_steps(settings, iteration))
-    return metrics

@@ -260,34 +260,27 @@ def rollout(
 
 
 def collect_episodes(
-    actor: ActingPolicy,
-    envs: Environments,
-    settings: RolloutSettings,
-    target_return: float,
-    choose_action: ChooseAction,
-    minimum_steps: int = 0,
-    after_step: Callable[[int], object] = lambda _: None,
+    play: Callable[[list[Episode]], list[Episode]], task: Task, minimum_steps: int = 0
 ) -> list[Episode]:
-    """Repeat `rollout` until the episodes have at least `minimum_steps` steps (and at least one).
+    """Play until the episodes have at least `minimum_steps` steps (and at least one).
 
-    `after_step` is called after each environment step with the number of steps collected so far.
+    Args:
+        play: Plays the next episodes, given the episodes so far.
+        task: Their task, for an error message.
+        minimum_steps: Steps to collect.
 
     Raises:
-        UserError: an action is NaN, or environment faults leave no steps.
+        UserError: environment faults leave no steps.
     """
     episodes: list[Episode] = []
     steps = fruitless = 0
-
-    def show() -> None:
-        after_step(steps + int(envs.steps.sum()))
-
     while steps < max(minimum_steps, 1):
-        new = rollout(actor, envs, settings, target_return, choose_action, show)
+        new = play(episodes)
         gained = sum(episode.length for episode in new)
         fruitless = 0 if gained else fruitless + 1
         if fruitless == _MOST_FRUITLESS:
             raise UserError(
-                f"{settings.task.name}: all environments failed before their first step "
+                f"{task.name}: all environments failed before their first step "
                 f"{fruitless} times in a row; the first failure is logged above"
             )
         episodes += new

@@ -259,12 +259,18 @@ class Settings:
         "when collecting rises linearly to --online_rtg; 0 disables the curriculum",
         within=NOT_NEGATIVE)
     rtg_curriculum_start: int | None = flag(None, ABLATION, "initial target return of the "
-        "curriculum, in training rewards; required by --rtg_curriculum_iters")
+        "curriculum, in training rewards; required by --rtg_curriculum_iters",
+        shown_default="with --rtg_curriculum_decay, the mean return of the dataset")
+    rtg_curriculum_decay: float = flag(0.0, ABLATION, "D > 0 selects the published curriculum "
+        "instead (D = 0.99): the target return of collected episode N = 0, 1, ... is EVAL_RTG - "
+        "D^N (EVAL_RTG - RTG_CURRICULUM_START)", within="[0, 1)", fixed=True)
     jump_start_steps: int = flag(0, ABLATION, "the pretrained policy acts for this many first "
-        "steps of each collected episode, decreasing linearly to 0 (JSRL)", within=NOT_NEGATIVE,
+        "steps of each collected episode, decreasing to 0 (JSRL)", within=NOT_NEGATIVE, fixed=True)
+    jump_start_iters: int = flag(100, ABLATION, "online iterations over which it decreases "
+        "linearly", within=AT_LEAST_ONE)
+    jump_start_decay: float = flag(0.0, ABLATION, "D > 0 decreases it by the factor D per "
+        "collected episode instead, rounded down (published ablation: 0.99)", within="[0, 1)",
         fixed=True)
-    jump_start_iters: int = flag(100, ABLATION, "online iterations over which it decreases",
-        within=AT_LEAST_ONE)
 
     save_dir: str = flag("./exp", LOGGING, "parent folder of run folders", per_run=True,
         path=True, fixed=True)

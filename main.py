@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import d4rl_envs
-from collecting import JumpStart, schedule_metrics, target_return
+from collecting import JumpStart, Schedules
 from data import dataset_path, load_dataset
 from evaluation import (
+    Episode,
     RolloutSettings,
     collect_episodes,
     collection_metrics,
@@ -79,7 +80,8 @@ class Experiment:
             self.on_policy = OnPolicyBuffer(
                 self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
             )
-        self.jump_start = JumpStart(settings)
+        self.schedules = Schedules(settings, float(data.returns.mean()))
+        self.jump_start = JumpStart()
         self.progress = resumed.progress if resumed else Progress()
         self.display = ProgressDisplay(settings, self.progress)
 
@@ -184,28 +186,42 @@ class Experiment:
 
     def collect(self) -> dict[str, float]:
         """Collect the iteration's episodes into the replay buffer; returns their metrics."""
-        s, actor, iteration = self.settings, self.trainer.nets.actor, self.progress.iteration
+        s, actor, progress = self.settings, self.trainer.nets.actor, self.progress
         start = time.perf_counter()
         actor.train(s.online_data_mode == "train")
+        schedule = self.schedules.metrics(progress.iteration, progress.episodes)
         with self.display.collection() as show:
             episodes = collect_episodes(
-                self.jump_start.policy(actor, iteration),
-                self.online_envs,
-                self.rollout_settings,
-                target_return(s, iteration),
-                partial(exploring_action, noise=self.trainer.noise, std=s.expl_noise),
-                s.minimum_sapairs_per_iter,
-                show,
+                partial(self._explore, show=show), self.task, s.minimum_sapairs_per_iter
             )
+        progress.episodes += len(episodes)
         stored = [episode for episode in episodes if episode.length > 0]
         if self.on_policy is not None:
             self.on_policy.add(stored, actor)
         else:
             for episode in stored:
                 self.buffer.add(episode.trajectory)
-        self.progress.transitions += sum(episode.length for episode in stored)
-        metrics = collection_metrics(episodes, self.task) | schedule_metrics(s, iteration)
+        progress.transitions += sum(episode.length for episode in stored)
+        metrics = collection_metrics(episodes, self.task) | schedule
         return metrics | {"time/rollout": time.perf_counter() - start}
+
+    def _explore(self, done: Sequence[Episode], show: Callable[[int], object]) -> list[Episode]:
+        """Play the next exploration episodes.
+
+        Args:
+            done: The iteration's episodes so far.
+            show: Called after each environment step with the iteration's number of steps.
+        """
+        place = self.progress.iteration, self.progress.episodes + len(done)
+        steps = sum(episode.length for episode in done)
+        return rollout(
+            self.jump_start.policy(self.trainer.nets.actor, self.schedules.guided_steps(*place)),
+            self.online_envs,
+            self.rollout_settings,
+            self.schedules.target_return(*place),
+            partial(exploring_action, noise=self.trainer.noise, std=self.settings.expl_noise),
+            lambda: show(steps + int(self.online_envs.steps.sum())),
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Run the evaluation episodes with mean actions; returns their metrics."""
@@ -226,7 +242,7 @@ class Experiment:
         if self.progress.phase != phase:
             self.progress.phase = phase
             self.trainer.start_phase(*self._coefficients())
-            if phase == "online":
+            if phase == "online" and self.settings.jump_start_steps:
                 self.jump_start.start(self.trainer.nets.actor)
 
     def _coefficients(self) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ class Progress:
         collected: Metrics of the episodes collected in the current online iteration, else empty.
         best_score: Best normalised score of an evaluation.
         rows: Logged rows.
+        episodes: Episodes collected online.
         started: Start of training by `time.perf_counter`, minus the time of earlier sessions.
     """
 
@@ -43,6 +44,7 @@ class Progress:
     collected: dict[str, float] = field(default_factory=dict)
     best_score: float = -math.inf
     rows: int = 0
+    episodes: int = 0
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -71,7 +73,8 @@ class Progress:
         """The progress that a checkpoint recorded, see `run.snapshot.checkpoint_state`."""
         names = ("phase", "iterations", "transitions", "collected_metrics", "best_score",
                  "rows_logged")  # fmt: skip
-        return cls(*(state[name] for name in names))
+        # checkpoints of earlier versions lack the episodes, which only newer schedules count
+        return cls(*(state[name] for name in names), episodes=state.get("episodes", 0))
 
     def iterations_left(self, settings: Settings) -> dict[str, int]:
         """Unfinished iterations of each phase.

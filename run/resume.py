@@ -160,6 +160,8 @@ def _flags_without_effect(
         ("rtg_curriculum_iters", "rtg_curriculum_iters", online),
         ("rtg_curriculum_start", "rtg_curriculum_iters", online),
     ):
+        if name == "rtg_curriculum_start" and settings.rtg_curriculum_decay:
+            continue
         if name in changed and max(getattr(settings, length), getattr(saved, length)) <= done:
             yield f"--{name} {changed[name]}: the schedule is over in this run; drop the flag"
 

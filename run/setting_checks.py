@@ -177,23 +177,40 @@ def _check_critic(s: Settings) -> None:
 def _check_ablations(s: Settings) -> None:
     start = s.rtg_curriculum_start
     _refuse_if(
+        s.rtg_curriculum_iters > 0 and s.rtg_curriculum_decay > 0,
+        f"--rtg_curriculum_iters {s.rtg_curriculum_iters} --rtg_curriculum_decay "
+        f"{s.rtg_curriculum_decay}: two schedules of one target return; drop one of them",
+    )
+    _refuse_if(
         s.rtg_curriculum_iters > 0 and start is None,
         f"--rtg_curriculum_iters {s.rtg_curriculum_iters}: needs --rtg_curriculum_start, which has "
         "no default; set it, in training rewards",
     )
     _refuse_if(
-        s.rtg_curriculum_iters == 0 and start is not None,
-        f"--rtg_curriculum_start {start}: there is no curriculum; add --rtg_curriculum_iters",
+        s.rtg_curriculum_iters == 0 and s.rtg_curriculum_decay == 0 and start is not None,
+        f"--rtg_curriculum_start {start}: there is no curriculum; add --rtg_curriculum_iters or "
+        "--rtg_curriculum_decay",
     )
+    end = "eval_rtg" if s.rtg_curriculum_decay else "online_rtg"
     _refuse_if(
-        start is not None and start >= s.online_rtg,
+        start is not None and start >= getattr(s, end),
         f"--rtg_curriculum_start {start}: the curriculum rises, so it must start below "
-        f"--online_rtg {s.online_rtg}; decrease it",
+        f"--{end} {getattr(s, end)}; decrease it",
+    )
+    for name in ("rtg_curriculum_iters", "rtg_curriculum_decay"):
+        _refuse_if(
+            s.policy == "mlp" and getattr(s, name) > 0,
+            f"--{name} {getattr(s, name)}: --policy mlp does not use the return-to-go; drop one "
+            "of them",
+        )
+    _refuse_if(
+        s.jump_start_decay > 0 and s.jump_start_steps == 0,
+        f"--jump_start_decay {s.jump_start_decay}: there is no jump start; add --jump_start_steps",
     )
     _refuse_if(
-        s.policy == "mlp" and s.rtg_curriculum_iters > 0,
-        f"--rtg_curriculum_iters {s.rtg_curriculum_iters}: --policy mlp does not use the "
-        "return-to-go; drop one of them",
+        s.jump_start_decay > 0 and s.jump_start_iters != Settings.jump_start_iters,
+        f"--jump_start_iters {s.jump_start_iters}: --jump_start_decay replaces the linear "
+        "schedule; drop one of them",
     )
     _refuse_if(
         s.jump_start_steps > 0 and s.max_pretrain_iters == 0 and not s.init_from,

@@ -64,6 +64,7 @@ def checkpoint_state(run: Parts) -> dict[str, Any]:
     progress, on_policy = run.progress, run.on_policy
     return {
         **_identity(run),
+        "episodes": progress.episodes,
         "collected_metrics": dict(progress.collected),
         "best_score": progress.best_score,
         "seconds": progress.seconds,

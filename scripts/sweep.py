@@ -95,7 +95,7 @@ def select(sweep: Sweep, args: argparse.Namespace) -> Sweep:
 
 def print_commands(runs: Sequence[SweepRun]) -> None:
     for run in runs:
-        print(shlex.join(["python", "main.py", *command_words(run)]))
+        print(shlex.join(["python", run.program, *command_words(run)]))
 
 
 def execute(sweep: Sweep, todo: list[SweepRun], args: argparse.Namespace, again: str) -> int:

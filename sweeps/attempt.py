@@ -42,13 +42,13 @@ class Allocation:
         threads: Threads for PyTorch and NumPy.
         gpus: GPUs of the run, may be below 1.
         directory: Working directory, for relative paths among its flags.
-        script: The program.
+        script: The program; None for the run's own.
     """
 
     threads: int
     gpus: float
     directory: Path
-    script: Path = ROOT / "main.py"
+    script: Path | None = None
 
 
 def command_words(run: SweepRun) -> list[str]:
@@ -88,7 +88,8 @@ class Attempt:
         env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         if not allocation.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ""
-        command = [sys.executable, str(allocation.script), *command_words(self._run)]
+        script = allocation.script or ROOT / self._run.program
+        command = [sys.executable, str(script), *command_words(self._run)]
         if sys.platform == "linux":
             command = [sys.executable, "-S", "-c", _STOP_WITH_PARENT, *command]
         with (folder / OUTPUT_FILE).open("a") as output:

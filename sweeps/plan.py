@@ -40,8 +40,8 @@ from utils import UserError
 # fields of the file and their types
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "tasks": list, "methods": list, "seeds": list, "flags": dict,
-    "task_flags": dict, "published_flags": bool, "cpus": (int, float), "gpus": (int, float),
-    "retries": int, "search": dict, "share_pretraining": bool,
+    "task_flags": dict, "published_flags": bool, "recurrent": bool, "cpus": (int, float),
+    "gpus": (int, float), "retries": int, "search": dict, "share_pretraining": bool,
 }  # fmt: skip
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
@@ -53,7 +53,7 @@ class SweepRun:
     Attributes:
         sweep, task, method, seed: Identify the run; `method` is the name in the file.
         folder: Its folder, save_dir/sweep/task/method/seedN, or trialN.
-        flags: Arguments of main.py, without --run_dir and --resume.
+        flags: Arguments of the program, without --run_dir and --resume.
         settings: The settings these arguments give.
         sampled: The sampled flags and their values, for a trial of a search.
         pretraining: The run whose networks it starts from, with share_pretraining; it can start
@@ -73,6 +73,11 @@ class SweepRun:
     @property
     def label(self) -> str:
         return f"{self.task} {self.method} {self.folder.name}"
+
+    @property
+    def program(self) -> str:
+        """The script that runs it."""
+        return "recurrent_main.py" if self.settings.recurrent else "main.py"
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
         if not any(fnmatchcase(task, pattern) for task in tasks):
             raise UserError(f"task_flags: {pattern}: matches none of the tasks")
     search = _search(content, tasks, methods, seeds) if "search" in content else None
-    published = content.get("published_flags", True)
+    published, recurrent = content.get("published_flags", True), content.get("recurrent", False)
     runs: list[SweepRun] = []
     for task in tasks:
         own = [w for p, words in by_pattern.items() if fnmatchcase(task, p) for w in words]
@@ -172,7 +177,7 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
             words = [*base, *given, *shared, *own, *(flags or []), *extra, f"--exp_name={name}"]
             folder = save_dir / name / task / method
             runs += [
-                _make_run(name, task, method, folder / label, seed, words, sampled)
+                _make_run(name, task, method, folder / label, seed, words, sampled, recurrent)
                 for label, seed, sampled in _variants(search, seeds, folder)
             ]
     if content.get("share_pretraining"):
@@ -286,13 +291,13 @@ def _variants(
 
 def _make_run(
     sweep: str, task: str, method: str, folder: Path, seed: int, words: Sequence[str],
-    sampled: Mapping[str, Any],
+    sampled: Mapping[str, Any], recurrent: bool,
 ) -> SweepRun:  # fmt: skip
     what = f"{task} {method}"
     if sampled:
         what = f"{folder.name} ({', '.join(f'{flag} {value}' for flag, value in sampled.items())})"
     tail = [*words, *_words(sampled, "search: flags")]
-    settings = _parse(("--env", task, *tail), what)
+    settings = _parse(("--env", task, *tail), what, recurrent)
     own = method_name(settings)
     if method != own and not settings.suffix:
         # distinguishes it from other methods with the same losses in records and plots
@@ -316,7 +321,8 @@ def _with_shared_pretraining(run: SweepRun, seed: int) -> SweepRun:
     method = PRETRAINING + name
     pretraining = SweepRun(run.sweep, run.task, method, seed, folder, flags, settings)
     words = (*run.flags, f"--init_from={folder}", "--init_optimizer=1")
-    return replace(run, flags=words, settings=parse_args(words), pretraining=pretraining)
+    settings = parse_args(words, run.settings.recurrent)
+    return replace(run, flags=words, settings=settings, pretraining=pretraining)
 
 
 def with_flags(run: SweepRun, sampled: Mapping[str, Any]) -> SweepRun:
@@ -328,11 +334,11 @@ def with_flags(run: SweepRun, sampled: Mapping[str, Any]) -> SweepRun:
 
 
 @cache
-def _parse(flags: tuple[str, ...], what: str) -> Settings:
+def _parse(flags: tuple[str, ...], what: str, recurrent: bool) -> Settings:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            settings = parse_args(flags)
+            settings = parse_args(flags, recurrent)
         check_settings(settings)
     except SystemExit:
         message = errors.getvalue().removeprefix("error: ").strip()

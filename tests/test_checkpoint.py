@@ -179,6 +179,11 @@ METHODS = {
         *STOCHASTIC,
         *shlex.split("--rtg_curriculum_iters 2 --rtg_curriculum_start -9"),
     ],
+    "published schedules": [
+        *DETERMINISTIC,
+        *shlex.split("--jump_start_steps 20 --jump_start_decay 0.7 --rtg_curriculum_decay 0.7"),
+        *shlex.split("--minimum_sapairs_per_iter 40"),
+    ],
     "SAC": shlex.split(ONLINE + "SAC"),
     "AWAC": shlex.split(ONLINE + "AWAC --AWAC_soft_flag 2 --AWAC_normalize_adv 1"),
     "IQL": shlex.split(ONLINE + "IQL"),

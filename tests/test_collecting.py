@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from build_networks import make_actor
-from collecting import GuidedPolicy, JumpStart, guided_steps, target_return
+from collecting import GuidedPolicy, JumpStart, Schedules
 from evaluation import RolloutSettings, rollout
 from get_args import Settings
+from main import main
 from run.checkpoint import state_files
 from tests.documented_metrics import documented_metrics
 from tests.tiny_runs import DETERMINISTIC, metrics_of, run
@@ -22,15 +23,31 @@ from trainer import Trainer
 
 def test_curriculum_rises_linearly():
     settings = replace(Settings(), online_rtg=100, rtg_curriculum_iters=4, rtg_curriculum_start=-20)
-    targets = [target_return(settings, i) for i in range(7)]
+    targets = [Schedules(settings).target_return(i, 0) for i in range(7)]
     assert targets == [-20.0, 10.0, 40.0, 70.0, 100.0, 100.0, 100.0]
-    assert target_return(replace(Settings(), online_rtg=100), 0) == 100.0
+    assert Schedules(replace(Settings(), online_rtg=100)).target_return(0, 0) == 100.0
 
 
 def test_jump_start_shrinks_linearly():
     settings = replace(Settings(), jump_start_steps=10, jump_start_iters=4)
-    assert [guided_steps(settings, i) for i in range(6)] == [10, 8, 5, 3, 0, 0]
-    assert guided_steps(Settings(), 0) == 0
+    assert [Schedules(settings).guided_steps(i, 0) for i in range(6)] == [10, 8, 5, 3, 0, 0]
+    assert Schedules(Settings()).guided_steps(0, 0) == 0
+
+
+def test_published_schedules_decay_with_each_episode():
+    """Figure 24: 100 x 0.99^N steps, and RTG_eval - 0.99^N (RTG_eval - RTG_data)."""
+    settings = replace(
+        Settings(), eval_rtg=120, online_rtg=999, rtg_curriculum_decay=0.99, jump_start_steps=100,
+        jump_start_decay=0.99,
+    )  # fmt: skip
+    schedules = Schedules(settings, data_return=20.0)
+    assert [schedules.guided_steps(9, n) for n in (0, 1, 2, 69, 458, 459)] == [
+        100, 99, 98, 49, 1, 0
+    ]  # fmt: skip
+    targets = [schedules.target_return(9, n) for n in (0, 1, 2, 69, 10_000)]
+    assert targets == pytest.approx([20, 21, 120 - 98.01, 120 - 100 * 0.99**69, 120])
+    given = Schedules(replace(settings, rtg_curriculum_start=-30), data_return=20.0)
+    assert given.target_return(0, 0) == -30.0
 
 
 @given(st.integers(1, 1000), st.integers(1, 50))
@@ -39,8 +56,8 @@ def test_schedules_are_monotonic_and_reach_their_end(size, iterations):
         Settings(), online_rtg=size, rtg_curriculum_iters=iterations, rtg_curriculum_start=-5,
         jump_start_steps=size, jump_start_iters=iterations,
     )  # fmt: skip
-    targets = [target_return(settings, i) for i in range(iterations + 2)]
-    steps = [guided_steps(settings, i) for i in range(iterations + 2)]
+    targets = [Schedules(settings).target_return(i, 0) for i in range(iterations + 2)]
+    steps = [Schedules(settings).guided_steps(i, 0) for i in range(iterations + 2)]
     assert (targets[0], targets[-2]) == (-5, size)
     assert (steps[0], steps[-2]) == (size, 0)
     assert min(steps[:-2]) > 0
@@ -60,10 +77,9 @@ def test_the_guide_acts_first_then_the_learner(steps):
 
 
 def test_the_guide_stays_the_pretrained_policy():
-    settings = replace(SMALL, jump_start_steps=1, jump_start_iters=2)
-    actor = make_actor(settings, TASK)
-    jump_start = JumpStart(settings)
-    assert jump_start.policy(actor, 0) is actor  # nothing was pretrained
+    actor = make_actor(SMALL, TASK)
+    jump_start = JumpStart()
+    assert jump_start.policy(actor, 1) is actor  # nothing was pretrained
     jump_start.start(actor)
     before = {name: x.clone() for name, x in actor.state_dict().items()}
     with torch.no_grad():
@@ -73,12 +89,12 @@ def test_the_guide_stays_the_pretrained_policy():
     assert isinstance(guided, GuidedPolicy)
     assert guided.learner is actor
     assert all(torch.equal(x, before[name]) for name, x in guided.guide.state_dict().items())
-    again = JumpStart(settings)
+    again = JumpStart()
     again.load_state_dict(jump_start.state_dict(), actor)
     ours = again.state_dict()
     assert ours is not None
     assert all(torch.equal(x, before[name]) for name, x in ours.items())
-    assert jump_start.policy(actor, 2) is actor
+    assert jump_start.policy(actor, 0) is actor
     assert jump_start.state_dict() is None
 
 
@@ -137,3 +153,34 @@ def test_schedules_are_logged_and_checkpointed_only_when_enabled(data_dir, tmp_p
         for name, x in pretrained["trainer"]["actor"].items():
             assert torch.equal(state["jump_start"][name], x)
     assert last["trainer"]["previous"] is None
+
+
+@pytest.mark.usefixtures("short_horizons")
+def test_published_schedules_count_the_episodes_of_the_run(data_dir, tmp_path):
+    """Three episodes of 25 steps per iteration; the last two continue after a resume."""
+    flags = shlex.split(
+        "--jump_start_steps 20 --jump_start_decay 0.9 --rtg_curriculum_decay 0.5 --eval_rtg 100 "
+        "--rtg_curriculum_start 0 --minimum_sapairs_per_iter 60 --max_online_iters 1"
+    )
+    assert run(data_dir, tmp_path / "run", *DETERMINISTIC, *flags) == 0
+    assert main(["--resume", str(tmp_path / "run"), "--max_online_iters", "3"]) == 0
+    rows = metrics_of(tmp_path / "run")[1:]
+    targets = [row["aug_traj/target_return"] for row in rows]
+    assert targets == [100 - 100 * 0.5**n for n in (0, 3, 6)]
+    assert [row["aug_traj/guided_steps"] for row in rows] == [20.0, 14.0, 10.0]
+
+
+@pytest.mark.usefixtures("short_horizons")
+def test_each_episode_of_an_iteration_follows_the_schedule(data_dir, tmp_path, monkeypatch):
+    asked = []
+    target_return = Schedules.target_return
+
+    def record(self, iteration, episode):
+        asked.append((iteration, episode))
+        return target_return(self, iteration, episode)
+
+    monkeypatch.setattr(Schedules, "target_return", record)
+    flags = shlex.split("--minimum_sapairs_per_iter 60 --num_online_rollouts 2")
+    flags += ["--max_online_iters", "2"]
+    assert run(data_dir, tmp_path / "run", *DETERMINISTIC, *flags) == 0
+    assert asked == [(0, 0), (0, 2), (1, 4), (1, 6)]

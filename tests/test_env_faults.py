@@ -19,7 +19,6 @@ from evaluation import (
     collect_episodes,
     collection_metrics,
     evaluation_metrics,
-    mean_action,
     rollout,
 )
 from replay_buffer import ReplayBuffer
@@ -221,14 +220,16 @@ def test_memory_errors_and_interrupts_are_raised():
 def test_collecting_counts_only_kept_steps_and_gives_up_without_any():
     actor, settings = actor_for(CHEETAH), settings_for(CHEETAH)
     vector = vector_of(step=0, act=raising(ValueError()), which=0)
-    counts: list[int] = []
-    episodes = collect_episodes(actor, vector, settings, 0.0, mean_action, 40, counts.append)
+
+    def play(done):
+        return rollout(actor, vector, settings, 0.0)
+
+    episodes = collect_episodes(play, CHEETAH, 40)
     assert [episode.length for episode in episodes] == [0, 12, 12, 12, 12, 12]
-    assert counts == [*range(3, 26, 2), *range(27, 61, 3)]
     for env in vector.envs:
         env.advance = lambda action: (np.full(CHEETAH.obs_dim, np.nan), 0.0, False)
     with pytest.raises(UserError, match="10 times in a row"):
-        collect_episodes(actor, vector, settings, 0.0, mean_action)
+        collect_episodes(play, CHEETAH)
 
 
 @pytest.fixture

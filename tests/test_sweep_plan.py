@@ -16,6 +16,7 @@ from get_args import parse_args
 from scripts.sweep import main
 from sweeps.plan import read_sweep
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, TASK_FLAGS
+from tasks import get_task
 from tests.conftest import ROOT, shared_file
 from tests.test_published import shell_settings, table_settings
 
@@ -74,6 +75,67 @@ def test_every_published_table_ships() -> None:
     assert [path.stem for path in TABLES] == ["table1", "table10", "table11", "table2", "table3"]
 
 
+HALFCHEETAH, CLONED = "halfcheetah-medium-replay-v2", "hammer-cloned-v1"
+# values of a flag by task in the paper's ablations, see spec/ablations.md
+FIGURES = {
+    "5a": ("actor_rl_coeff", dict.fromkeys(
+        [HALFCHEETAH, "hammer-human-v1"], (10, 1, 0.1, 0.01, 0.001)
+    )),
+    "5b-halfcheetah": ("eval_context_length", {HALFCHEETAH: (20, 10, 5, 1)}),
+    "5b-hammer": ("eval_context_length", {CLONED: (1, 2, 3, 5)}),
+    "8": ("rl_algo", {"hopper-medium-v2": ("TD3", "SAC", "AWAC", "AWR", "PPO")}),
+    "9": ("rl_algo", {"hopper-medium-v2": ("TD3", "SAC")}),
+    "11": ("rl_algo", dict.fromkeys(
+        ["hopper-random-v2", "antmaze-large-play-v2", "antmaze-large-diverse-v2"], ("TD3", "IQL")
+    )),
+    "20": ("K", {CLONED: (20, 10, 5, 3, 2, 1)}),
+    "22": ("override_layernorm", dict.fromkeys(
+        ["pen-cloned-v1", "halfcheetah-medium-v2", HALFCHEETAH], (1, -1)
+    )),
+    "23": ("K", {"hopper-medium-v2": (1, 2, 20)}),
+    "24": ("prev_policy_coeff", {
+        f"{hand}-{level}-v1": (0, 0.05, 0, 0)
+        for hand in ("pen", "hammer", "door", "relocate") for level in ("cloned", "expert")
+    }),
+}  # fmt: skip
+# settings of all runs of a figure
+FIXED: dict[str, dict[str, Any]] = {
+    "8": {"actor_sup_coeff": 0}, "9": {"actor_rl_coeff": 0.1, "actor_sup_coeff": 1},
+    "20": {"eval_context_length": 1}, "23": {"recurrent": True, "arch": "LSTM"},
+}  # fmt: skip
+
+
+def test_every_published_ablation_ships() -> None:
+    ours = {path.stem.removeprefix("figure") for path in SHIPPED if "figure" in path.stem}
+    assert ours == set(FIGURES)
+    text = (ROOT / "docs" / "SWEEPS.md").read_text()
+    assert all(f"`sweeps/{path.name}`" in text for path in SHIPPED)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_ablations_have_the_published_settings(figure: str) -> None:
+    flag, published = FIGURES[figure]
+    runs = read_sweep(ROOT / "sweeps" / f"figure{figure}.yaml", Path("exp")).runs
+    ours: dict[str, list[Any]] = {}
+    for run in runs:
+        if run.seed == 16:
+            ours.setdefault(run.task, []).append(getattr(run.settings, flag))
+        for name, value in FIXED.get(figure, {}).items():
+            assert getattr(run.settings, name) == value
+    assert {task: tuple(values) for task, values in ours.items()} == published
+
+
+def test_figure_24_has_the_published_schedules() -> None:
+    runs = read_sweep(ROOT / "sweeps" / "figure24.yaml", Path("exp")).runs
+    for run in runs:
+        s = run.settings
+        jump, curriculum = run.method.endswith("jumpstart"), run.method.endswith("curriculum")
+        # all of a pen episode, half of the others
+        steps = get_task(run.task).horizon // (1 if "pen" in run.task else 2)
+        assert (s.jump_start_steps, s.jump_start_decay) == ((steps, 0.99) if jump else (0, 0))
+        assert s.rtg_curriculum_decay == (0.99 if curriculum else 0)
+
+
 def test_sweeps_and_shell_scripts_have_the_same_commands() -> None:
     """tests/test_published.py compares the shell scripts with the published commands."""
     suites = {"table1": "mujoco", "table2": "adroit", "table3": "antmaze", "table11": "maze2d"}
@@ -95,9 +157,10 @@ def test_dry_run_prints_commands_with_the_runs_settings(path: Path, tmp_path, ca
     assert len(lines) == len(runs)
     for line, run in zip(lines, runs, strict=True):
         words = shlex.split(line)
-        assert words[:2] == ["python", "main.py"]
+        assert words[:2] == ["python", run.program]
         where = {"run_dir": str(tmp_path / run.sweep / run.task / run.method / f"seed{run.seed}")}
-        assert vars(parse_args(words[2:])) == vars(run.settings) | where
+        recurrent = run.program == "recurrent_main.py"
+        assert vars(parse_args(words[2:], recurrent)) == vars(run.settings) | where
     assert not list(tmp_path.iterdir())
 
 
