@@ -91,13 +91,26 @@ def encode_figure(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def check_format(path: Path, flag: str = "--out") -> str:
+    """The file type of a figure, one of `FORMATS`.
+
+    Args:
+        path: The figure's file.
+        flag: The command-line option that gave the path, for the error message.
+
+    Raises:
+        UserError: unknown file type.
+    """
+    kind = path.suffix[1:].lower()
+    if kind not in FORMATS:
+        raise UserError(f"{flag} {path}: unknown file type; use .{', .'.join(FORMATS)}")
+    return kind
+
+
+def save_figure(figure: Figure, path: Path, flag: str = "--out") -> None:
     """Write a figure atomically.
 
     Raises:
         UserError: unknown file type, or the file cannot be written.
     """
-    kind = path.suffix[1:].lower()
-    if kind not in FORMATS:
-        raise UserError(f"--out {path}: unknown file type; use .{', .'.join(FORMATS)}")
-    write_output(path, encode_figure(figure, kind), "--out")
+    write_output(path, encode_figure(figure, check_format(path, flag)), flag)

@@ -1,11 +1,13 @@
 """Evaluate a policy: mean return, normalised score with a 95% interval, length, success rate.
 
-    python scripts/evaluate.py FOLDER [--episodes N] [--rtg R] [--context C] [--seed S]
-        [--video FILE.gif|FILE.mp4] [--verbose | --json]
+    python scripts/evaluate.py FOLDER [--episodes N] [--rtg R [R ...]] [--context C] [--seed S]
+        [--video FILE.gif|FILE.mp4] [--plot FILE.png] [--verbose | --json]
 
 FOLDER is an exported policy (scripts/export_policy.py) or a run. Episode i has an environment of
 seed S + i and the policy takes its mean action, so results are reproducible. The interval is a
 percentile bootstrap over episodes (Efron 1979), from three episodes on.
+
+With several target returns, prints a table and plots achieved against target return.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 
 from fast_cpu.device_tuning import tune_device
 from get_args import OneLineParser
-from policy_export import open_policy
+from policy_export import Policy, open_policy
 from policy_export.playing import play, summarise
 from reporting.intervals import bootstrap, mean_over_runs
 from run.config import plain
@@ -61,10 +63,71 @@ def report(result: dict[str, Any], verbose: bool) -> str:
     return "\n".join(lines)
 
 
-def _interval(scores: np.ndarray) -> tuple[float, float] | None:
+def comparison(results: Sequence[dict[str, Any]]) -> str:
+    """The results of several target returns as a table."""
+    first = results[0]
+    lines = [
+        f"{first['task']}: {first['episodes']} episodes per target return, seed {first['seed']}, "
+        f"context {first['context']}; returns in training rewards, with 95% intervals",
+        f"{'target':>10} {'achieved':>10} {'interval':>23} {'score':>8} {'length':>8}",
+    ]
+    for result in results:
+        low_high = result["training_return_interval"]
+        interval = "-" if low_high is None else f"{low_high[0]:.2f} to {low_high[1]:.2f}"
+        lines.append(
+            f"{result['rtg']:>10g} {result['training_return_mean']:>10.2f} {interval:>23} "
+            f"{result['normalized_score']:>8.2f} {result['length_mean']:>8.1f}"
+        )
+    faults = sum(result["env_faults"] for result in results)
+    return "\n".join(
+        [*lines, *([f"{faults} episodes ended by an environment fault"] * bool(faults))]
+    )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
     """95% interval of the mean over episodes; None for too few of them."""
-    _, low, high = bootstrap([scores], mean_over_runs)
+    _, low, high = bootstrap([np.asarray(values)], mean_over_runs)
     return None if np.isnan(low) else (float(low), float(high))
+
+
+def evaluate(policy: Policy, rtg: float, args: argparse.Namespace) -> dict[str, Any]:
+    """The results of one target return, JSON-serialisable.
+
+    Raises:
+        UserError: the context is too long, the policy output is NaN, or no video can be recorded.
+    """
+    context = policy.rollout_settings(args.context).context_length
+    episodes = play(
+        policy, args.episodes, rtg, seed=args.seed, context_length=context, video=args.video
+    )
+    head = {"task": policy.task.name, "seed": args.seed, "rtg": rtg, "context": context}
+    result = head | summarise(episodes, policy.task)
+    for name in ("normalized_score", "training_return"):
+        result[f"{name}_interval"] = _interval(result["per_episode"][name])
+    return plain(result)
+
+
+def save_plot(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Plot achieved against target return.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from reporting.style import save_figure  # Matplotlib is slow to import
+    from reporting.targets import target_figure
+
+    targets = [result["rtg"] for result in results]
+    returns = [result["per_episode"]["training_return"] for result in results]
+    save_figure(target_figure(results[0]["task"], targets, returns), path, "--plot")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number; give FOLDER before --rtg"
+        ) from None
 
 
 def _table(result: dict[str, Any]) -> list[str]:
@@ -85,8 +148,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", type=user_path, help="folder of an exported policy or of a run")
     parser.add_argument("--episodes", type=int, default=10, help="number of episodes "
                         "(default: %(default)s)")  # fmt: skip
-    parser.add_argument("--rtg", type=float, help="target return, in training rewards "
-                        "(default: the run's --eval_rtg)")  # fmt: skip
+    parser.add_argument("--rtg", type=_number, nargs="+", metavar="R", help="target returns, in "
+                        "training rewards (default: the run's --eval_rtg)")  # fmt: skip
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="figure of achieved against "
+                        "target return, .png, .pdf or .svg (default with several target returns: "
+                        "target_returns.png)")  # fmt: skip
     parser.add_argument("--context", type=int, help="steps of history the policy sees "
                         "(default: the run's --eval_context_length)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode's "
@@ -112,10 +178,17 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError(f"--episodes {args.episodes}: must be at least 1")
     if not 0 <= args.seed <= _LARGEST_SEED - args.episodes:
         raise UserError(f"--seed {args.seed}: outside its range; use a number in [0, 4294967295]")
-    if args.rtg is not None and not math.isfinite(args.rtg):
-        raise UserError(f"--rtg {args.rtg}: not a finite number")
+    for rtg in args.rtg or []:
+        if not math.isfinite(rtg):
+            raise UserError(f"--rtg {rtg}: not a finite number")
     if args.video is not None:
         check_kind(args.video)
+        if args.rtg and len(args.rtg) > 1:
+            raise UserError(f"--video {args.video}: needs a single target return; drop the others")
+    if args.plot is not None:
+        from reporting.style import check_format
+
+        check_format(args.plot, "--plot")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,19 +199,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = select_device(args.device)
         tune_device(device)
         policy = open_policy(args.folder, device, args.best)
-        rtg = policy.settings.eval_rtg if args.rtg is None else args.rtg
-        context = policy.rollout_settings(args.context).context_length
-        episodes = play(
-            policy, args.episodes, rtg, seed=args.seed, context_length=context, video=args.video
-        )
+        targets = args.rtg or [policy.settings.eval_rtg]
+        results = [evaluate(policy, rtg, args) for rtg in targets]
+        several = len(results) > 1
+        path = args.plot or (Path("target_returns.png") if several else None)
+        if path is not None:
+            save_plot(results, path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    head = {"task": policy.task.name, "seed": args.seed, "rtg": rtg, "context": context}
-    result = head | summarise(episodes, policy.task)
-    result["normalized_score_interval"] = _interval(result["per_episode"]["normalized_score"])
-    result = plain(result)
-    print(json.dumps(result) if args.json else report(result, args.verbose))
+    if args.json:
+        print(json.dumps(results if several else results[0]))
+        return 0
+    if args.verbose or not several:
+        print("\n\n".join(report(result, args.verbose) for result in results))
+    if several:
+        print(comparison(results))
+    if path is not None:
+        print(f"wrote {path}")
     return 0
 
 

@@ -1,10 +1,11 @@
 """Export the policy of a run to a folder that contains everything needed to act.
 
-    python scripts/export_policy.py RUN_DIR --out FOLDER [--best]
+    python scripts/export_policy.py RUN_DIR --out FOLDER [--best] [--torch_export]
 
 The folder contains the weights (policy.safetensors) and everything else (policy.json); see
 policy_export/policy.py. It needs neither dataset nor run, and loading it executes no code. Evaluate
-it with `scripts/evaluate.py FOLDER`.
+it with `scripts/evaluate.py FOLDER`. --torch_export adds policy.pt2, the network with its
+pre-processing as one program of torch.export, which runs without this repository.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from get_args import OneLineParser
 from policy_export import Policy, save_policy
 from policy_export.policy import policy_of_run
+from policy_export.program import save_program
 from utils import UserError, run_command, user_path
 
 
@@ -41,10 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=user_path, required=True, help="new or empty output folder")
     parser.add_argument("--best", action="store_true", help="export the policy of the best "
                         "evaluation instead of the last one")  # fmt: skip
+    parser.add_argument("--torch_export", action="store_true", help="also write policy.pt2, a "
+                        "program of torch.export, which needs only PyTorch")  # fmt: skip
     args = parser.parse_args(argv)
     try:
         policy = policy_of_run(args.run_dir, best=args.best)
         save_policy(policy, args.out)
+        if args.torch_export:
+            save_program(policy, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
