@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -50,7 +51,8 @@ def save_program(policy: Policy, folder: Path) -> None:
 
     Load it with `torch.export.load(path).module()`.
     """
-    program, task = ActingProgram(policy).cpu().eval(), policy.task
+    program = copy.deepcopy(ActingProgram(policy)).cpu().eval().requires_grad_(False)
+    task = policy.task
     size = (2, policy.settings.eval_context_length)
     shapes = ((*size, task.obs_dim), (*size, task.act_dim), size)
     inputs = (*(torch.zeros(shape) for shape in shapes), torch.zeros(size, dtype=torch.int64))

@@ -150,7 +150,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--rtg", type=_number, nargs="+", metavar="R", help="target returns, in "
                         "training rewards (default: the run's --eval_rtg)")  # fmt: skip
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="figure of achieved against "
+    parser.add_argument("--plot", type=user_path, metavar="FILE", help="figure of achieved against "
                         "target return, .png, .pdf or .svg (default with several target returns: "
                         "target_returns.png)")  # fmt: skip
     parser.add_argument("--context", type=int, help="steps of history the policy sees "

@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+# with notebook.ipynb as a page, see docs/hooks.py
+SITE_PAGES = [*PAGES, "NOTEBOOK.md"]
 # attributes that make a browser load a file, by tag; links to click are not among them
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 CHROMIUM = next(
@@ -87,8 +89,8 @@ def is_address(link):
 
 
 def test_navigation_lists_every_page(site, pages):
-    assert {Path(name).stem for name in PAGES} | {"404"} == {Path(name).stem for name in pages}
-    for name in PAGES:
+    assert {Path(name).stem for name in SITE_PAGES} | {"404"} == {Path(name).stem for name in pages}
+    for name in SITE_PAGES:
         assert f"{Path(name).stem}.html" in pages["index.html"].links, name
 
 
@@ -159,7 +161,7 @@ OVERFLOW = """() => [...document.querySelectorAll("pre > code, .md-typeset__scro
     .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText.slice(0, 60))"""
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", SITE_PAGES)
 def test_code_and_tables_fit_the_window(site, window, name):
     window.goto((site / name).with_suffix(".html").as_uri())
     assert window.evaluate(OVERFLOW) == []

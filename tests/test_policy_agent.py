@@ -41,10 +41,9 @@ def play_one(agent, task, seed, target):
     return np.array(actions), total
 
 
-@pytest.mark.parametrize("name", ["deterministic", "stochastic", "ordering", "bfloat16", "MLP"])
-@pytest.mark.parametrize("env", ["hopper-medium-v2", "pen-human-v1"])
-def test_actions_are_those_of_evaluations(name, env):
-    policy = policy_with(VARIANTS[name], get_task(env))
+@pytest.mark.parametrize("name", ["stochastic", "ordering", "bfloat16", "MLP"])
+def test_actions_are_those_of_evaluations(name):
+    policy = policy_with(VARIANTS[name], get_task("hopper-medium-v2"))
     agent = Agent(policy)
     for seed, target in ((0, 50.0), (5, 3000.0)):
         (episode,) = play(policy, 1, target, seed=seed)
@@ -72,16 +71,13 @@ def test_batch_acts_as_in_evaluations():
     policy = policy_with(replace(SMALL, delayed_reward=5), get_task(MAZE))
     episodes = play(policy, 3, 40.0, seed=2)
     envs, agent = d4rl_envs.make_vector(policy.task, [2, 3, 4]), Agent(policy)
-    for target in ([40.0, 40.0, 40.0], 40.0):
-        agent.reset(target, num_envs=3)
-        obs, total = envs.reset(), np.zeros(3)
-        if target == 40.0:
-            break  # the environments' second episodes differ
-        for _ in range(policy.task.horizon):
-            obs, rewards, *_ = envs.step(agent.act(obs))
-            agent.observe(rewards)
-            total += rewards
-        assert total.tolist() == [episode.raw_return for episode in episodes]
+    agent.reset(40.0, num_envs=3)
+    obs, total = envs.reset(), np.zeros(3)
+    for _ in range(policy.task.horizon):
+        obs, rewards, *_ = envs.step(agent.act(obs))
+        agent.observe(rewards)
+        total += rewards
+    assert total.tolist() == [episode.raw_return for episode in episodes]
 
 
 def test_finished_episodes_of_a_batch_start_over():
@@ -170,7 +166,7 @@ def test_program_acts_like_the_policy_without_this_repository(data_dir, tmp_path
     subprocess.run([sys.executable, "-c", PROGRAM, *map(str, paths)], cwd=tmp_path, check=True)
     np.testing.assert_allclose(np.load(tmp_path / "actions.npy"), expected, atol=1e-6)
     one = torch.export.load(paths[0]).module()(*(torch.from_numpy(x[:1]) for x in inputs))
-    np.testing.assert_allclose(one.detach().numpy(), expected[:1], atol=1e-6)
+    np.testing.assert_allclose(one.numpy(), expected[:1], atol=1e-6)
 
 
 @pytest.fixture
