@@ -37,6 +37,7 @@ def notebook_page(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     notebook = json.loads((Path(config.docs_dir) / "notebook.ipynb").read_text())
     text, images = notebook_page(notebook)
-    for path, content in {"NOTEBOOK.md": text, **images}.items():
-        files.append(File.generated(config, path, content=content))
+    files.append(File.generated(config, "NOTEBOOK.md", content=text))
+    for path, image in images.items():
+        files.append(File.generated(config, path, content=image))
     return files

@@ -142,8 +142,8 @@ class Agent:
             times = self.timestep[index, None] + np.arange(1 - length, 1)
             timesteps = torch.as_tensor(times.clip(max=MAX_TIMESTEPS - 1), device=self._device)
             rows = torch.as_tensor(index, device=self._device)
-            context = [history[rows, -int(length) :] for history in histories]
-            output = self.policy.actor.act(*context, timesteps)
+            past, taken, wanted = (history[rows, -int(length) :] for history in histories)
+            output = self.policy.actor.act(past, taken, wanted, timesteps)
             self._actions[rows, -1] = mean_action(output)[0]
         self._next = "observe"
         actions = self._actions[:, -1].cpu().numpy().copy()
