@@ -20,17 +20,20 @@ def notebook_page(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        printed = ""
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             kinds = [kind for kind in _IMAGES if kind in data]
-            if kinds:
-                path = f"images/notebook-{len(images)}.{_IMAGES[kinds[0]]}"
-                images[path] = base64.b64decode(data[kinds[0]])
-                width = output.get("metadata", {}).get(kinds[0], {}).get("width")
-                parts.append(f"![output]({path})" + (f'{{ width="{width}" }}' if width else ""))
-            else:
-                text = "".join(output.get("text") or data["text/plain"])
-                parts.append(f"```text\n{text.rstrip()}\n```")
+            if not kinds:
+                printed += "".join(output.get("text") or data["text/plain"])
+                continue
+            path = f"images/notebook-{len(images)}.{_IMAGES[kinds[0]]}"
+            images[path] = base64.b64decode(data[kinds[0]])
+            width = output["metadata"].get(kinds[0], {}).get("width")
+            parts += [f"```text\n{printed.rstrip()}\n```"] if printed else []
+            parts.append(f"![output]({path})" + (f'{{ width="{width}" }}' if width else ""))
+            printed = ""
+        parts += [f"```text\n{printed.rstrip()}\n```"] if printed else []
     return "\n\n".join(parts) + "\n", images
 
 

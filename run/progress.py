@@ -73,8 +73,10 @@ class Progress:
         """The progress that a checkpoint recorded, see `run.snapshot.checkpoint_state`."""
         names = ("phase", "iterations", "transitions", "collected_metrics", "best_score",
                  "rows_logged")  # fmt: skip
+        progress = cls(*(state[name] for name in names))
         # checkpoints of earlier versions lack the episodes, which only newer schedules count
-        return cls(*(state[name] for name in names), episodes=state.get("episodes", 0))
+        progress.episodes = state.get("episodes", 0)
+        return progress
 
     def iterations_left(self, settings: Settings) -> dict[str, int]:
         """Unfinished iterations of each phase.

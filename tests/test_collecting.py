@@ -1,6 +1,7 @@
 """Target-return curriculum, jump start, and the distance to the previous policy."""
 
 import shlex
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from evaluation import RolloutSettings, rollout
 from get_args import Settings
 from main import main
 from run.checkpoint import state_files
+from run.progress import ProgressDisplay
 from tests.documented_metrics import documented_metrics
 from tests.tiny_runs import DETERMINISTIC, metrics_of, run
 from tests.toy_problem import SMALL, STEPS, TASK, TwoSteps, regret, train
@@ -179,8 +181,11 @@ def test_each_episode_of_an_iteration_follows_the_schedule(data_dir, tmp_path, m
         asked.append((iteration, episode))
         return target_return(self, iteration, episode)
 
+    counts = []
     monkeypatch.setattr(Schedules, "target_return", record)
+    monkeypatch.setattr(ProgressDisplay, "collection", lambda self: nullcontext(counts.append))
     flags = shlex.split("--minimum_sapairs_per_iter 60 --num_online_rollouts 2")
     flags += ["--max_online_iters", "2"]
     assert run(data_dir, tmp_path / "run", *DETERMINISTIC, *flags) == 0
     assert asked == [(0, 0), (0, 2), (1, 4), (1, 6)]
+    assert counts == 2 * [*range(2, 101, 2)]  # steps shown
