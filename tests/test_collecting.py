@@ -181,7 +181,7 @@ def test_each_episode_of_an_iteration_follows_the_schedule(data_dir, tmp_path, m
         asked.append((iteration, episode))
         return target_return(self, iteration, episode)
 
-    counts = []
+    counts: list[int] = []
     monkeypatch.setattr(Schedules, "target_return", record)
     monkeypatch.setattr(ProgressDisplay, "collection", lambda self: nullcontext(counts.append))
     flags = shlex.split("--minimum_sapairs_per_iter 60 --num_online_rollouts 2")
