@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 _IMAGES = {"image/png": "png", "image/gif": "gif"}
+_WIDTH = 96
 
 
 def notebook_page(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
@@ -30,11 +32,17 @@ def notebook_page(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
             path = f"images/notebook-{len(images)}.{_IMAGES[kinds[0]]}"
             images[path] = base64.b64decode(data[kinds[0]])
             width = output["metadata"].get(kinds[0], {}).get("width")
-            parts += [f"```text\n{printed.rstrip()}\n```"] if printed else []
+            parts += _printed(printed)
             parts.append(f"![output]({path})" + (f'{{ width="{width}" }}' if width else ""))
             printed = ""
-        parts += [f"```text\n{printed.rstrip()}\n```"] if printed else []
+        parts += _printed(printed)
     return "\n\n".join(parts) + "\n", images
+
+
+def _printed(text: str) -> list[str]:
+    """A block of output with lines that fit the page; none if there is no output."""
+    lines = [textwrap.fill(line, _WIDTH) for line in text.splitlines()]
+    return ["\n".join(["```text", *lines, "```"])] if lines else []
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
