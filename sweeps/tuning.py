@@ -2,7 +2,7 @@
 
 Tune decides which runs start when, retries those that fail, and ends bad trials of a search. Each
 run is a process of main.py, and its folder is its only state: a later call starts from the folders,
-and repeats the scores of earlier trials to the search.
+and gives the search the scores in them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -56,29 +57,32 @@ _ENVIRONMENT = {
 }
 
 
-class TuneRun(tune.Trainable):
-    """A run, as Tune sees it. A step ends with the next evaluation or the run, or after a second.
+def evaluations(run: SweepRun) -> list[dict[str, Any]]:
+    """Score and iteration of each evaluation; 0 in the phase that ASHA does not compare."""
+    compared = phase_to_compare(run.settings)
+    return [
+        {"score": row[SCORE], "iteration": row["iteration"] * (row["phase"] == compared)}
+        for row in metric_rows(run.folder)
+        if SCORE in row
+    ]
 
-    A trial that has ended before only repeats its evaluations.
-    """
+
+class TuneRun(tune.Trainable):
+    """A run, as Tune sees it. A step ends with an evaluation or the run, or after a second."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._run: SweepRun = config["run"]
         self._allocation: Allocation = config["allocation"]
         self._evaluations = 0
         self._result: dict[str, Any] = {}
-        ended = status_of(self._run).state in ENDED
-        self._attempt = None if ended else Attempt(self._run, self._allocation)
+        self._attempt = Attempt(self._run, self._allocation)
 
     def step(self) -> dict[str, Any]:
-        ended = self._attempt is None or self._attempt.wait(_STEP) is not None
+        ended = self._attempt.wait(_STEP) is not None
         # a resumed run first removes the rows after its checkpoint, then adds the same again
-        rows = [row for row in metric_rows(self._run.folder) if SCORE in row]
-        if self._run.sampled and len(rows) > self._evaluations:
-            row = rows[self._evaluations]
+        if self._run.sampled and len(found := evaluations(self._run)) > self._evaluations:
+            self._result = found[self._evaluations]
             self._evaluations += 1
-            compared = row["phase"] == phase_to_compare(self._run.settings)
-            self._result = {"score": row[SCORE], "iteration": row["iteration"] * compared}
         elif ended:
             status = status_of(self._run)
             if retried(status, self._allocation.gpus):
@@ -87,7 +91,8 @@ class TuneRun(tune.Trainable):
         return self._result
 
     def cleanup(self) -> None:
-        if self._attempt is not None:
+        # there is none if setup failed
+        if hasattr(self, "_attempt"):
             self._attempt.stop()
             self._attempt.wait()
 
@@ -129,32 +134,46 @@ class _Monitor(tune.Callback, tune.Stopper):
 
 
 class _Suggestions(Searcher):
-    """Optuna's suggestions as the flags of the trials, after those of trials that have started."""
+    """Trials that have started before, then others with Optuna's suggestions as flags."""
 
-    def __init__(self, runs: Sequence[SweepRun], search: Search) -> None:
+    def __init__(
+        self, runs: Sequence[SweepRun], search: Search, ended: Sequence[SweepRun] = ()
+    ) -> None:
         from ray.tune.search.optuna import OptunaSearch  # optional
 
         super().__init__("score", "max")
-        started = [run for run in runs if status_of(run).attempts]
-        self._runs = deque([*started, *(run for run in runs if run not in started)])
         self._search = search
-        self._optuna = OptunaSearch(
-            # another seed than that of earlier calls, which would repeat their suggestions
-            dict(search.space), metric="score", mode="max", seed=runs[0].seed + len(started),
-            points_to_evaluate=[dict(run.sampled) for run in started] or None,
-        )  # fmt: skip
+        self._started = deque(run for run in runs if status_of(run).attempts)
+        self._new = deque(run for run in runs if not status_of(run).attempts)
+        self._resumed: dict[str, SweepRun] = {}
+        # another seed than that of earlier calls, which would repeat their suggestions
+        seed = runs[0].seed + len(self._started) + len(ended)
+        space = dict(search.space)
+        self._optuna = OptunaSearch(space, metric="score", mode="max", seed=seed)
+        for run in ended:
+            self._add(run, evaluations(run)[-1:])
+
+    def _add(self, run: SweepRun, results: Sequence[dict[str, Any]]) -> None:
+        for result in results:
+            if "score" in result:
+                self._optuna.add_evaluated_point(dict(run.sampled), result["score"])
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        values = self._optuna.suggest(trial_id)
-        run = with_flags(self._runs.popleft(), self._search.tidy(values))
-        if status_of(run).state not in ENDED:
+        if self._started:
+            self._resumed[trial_id] = run = self._started.popleft()
+        else:
+            values = self._optuna.suggest(trial_id)
+            run = with_flags(self._new.popleft(), self._search.tidy(values))
             plan([run])
         return {"run": run}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._optuna.on_trial_complete(trial_id, result, error)
+        if trial_id in self._resumed:
+            self._add(self._resumed[trial_id], [result or {}])
+        else:
+            self._optuna.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the folders of the runs are the record."""
@@ -180,15 +199,12 @@ def run_on_ray(
         resources = _resources(sweep)
         allocation = Allocation(max(1, int(resources["cpu"])), resources["gpu"], Path.cwd())
         plan(todo)
-        # a search compares new trials with those that have ended
-        ended = [run for run in sweep.runs if sweep.search and status_of(run).state in ENDED]
         # after Ray, which installs its own signal handlers
         with stop.installed():
             shared = {run.pretraining for run in todo}
             for wave in ([r for r in todo if r in shared], [r for r in todo if r not in shared]):
                 if not stop() and (ready := [run for run in wave if is_ready(run)]):
-                    earlier = ended if ready[0] not in shared else []
-                    _fit(sweep, [*earlier, *ready], allocation, resources, _Monitor(stop, show))
+                    _fit(sweep, ready, allocation, resources, _Monitor(stop, show))
             _wait_for_checkpoints(todo, show)
 
 
@@ -199,9 +215,13 @@ def _fit(
     config = tune.TuneConfig(trial_dirname_creator=lambda trial: trial.trial_id)
     space = {"allocation": allocation, "run": tune.grid_search(list(runs))}
     if sweep.search:
-        config.scheduler = _scheduler(sweep.search, runs)
+        # trials are compared with those that ended in an earlier call
+        trials = [run for run in sweep.runs if run.sampled]
+        ended = [run for run in trials if status_of(run).state in ENDED]
+        config.scheduler = _scheduler(sweep.search, trials, ended)
         if sweep.search.algorithm == "optuna":
-            config.search_alg, config.num_samples = _Suggestions(runs, sweep.search), len(runs)
+            config.search_alg = _Suggestions(runs, sweep.search, ended)
+            config.num_samples = len(runs)
             del space["run"]
     with tempfile.TemporaryDirectory(prefix=".tune-", dir=sweep.folder) as folder:
         run_config = tune.RunConfig(
@@ -218,17 +238,25 @@ def _fit(
         ).fit()  # fmt: skip
 
 
-def _scheduler(search: Search, runs: Sequence[SweepRun]) -> TrialScheduler:
+def _scheduler(
+    search: Search, runs: Sequence[SweepRun], ended: Sequence[SweepRun]
+) -> TrialScheduler:
     """ASHA, if trials may end early; Li et al. 2020, arXiv 1810.05934."""
     longest = max(iterations(run.settings) for run in runs)
     grace = search.grace_iters or max(1, longest // 9)
     if not search.early_stopping or grace >= longest:
         return FIFOScheduler()
     # no rung is at the last iteration, after which a trial is finished anyway
-    return AsyncHyperBandScheduler(
+    scheduler = AsyncHyperBandScheduler(
         time_attr="iteration", metric="score", mode="max", max_t=longest - 1, grace_period=grace,
         reduction_factor=search.reduction_factor, stop_last_trials=False,
     )  # fmt: skip
+    for run in ended:
+        trial: Any = SimpleNamespace(trial_id=str(run.folder))
+        scheduler.on_trial_add(None, trial)
+        for evaluation in evaluations(run):
+            scheduler.on_trial_result(None, trial, evaluation)
+    return scheduler
 
 
 def _wait_for_checkpoints(runs: Sequence[SweepRun], show: Callable[[], None]) -> None:
