@@ -18,7 +18,7 @@ from offline_data.minari_store import PREFIX, open_minari
 from offline_data.pickle_file import SUFFIXES, open_pickle
 from offline_data.rows import DatasetRows
 from offline_data.split import GYM_FAMILIES, Split, split_file
-from tasks import Task
+from tasks import OWN, Task
 from trajectories import TrajectoryDataset
 from utils import UserError
 
@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 _TRIVIAL_KEPT = 9
 
 
-def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
+def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path | None:
     """Path of the dataset: `file` if given, else the task's file in `data_dir`.
+
+    None for a task of a task file without `file`, which has no dataset.
 
     `file` may also be a folder with the task's file. "minari:ID" is returned unchanged; only Minari
     can tell whether that dataset exists.
@@ -37,6 +39,9 @@ def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
     Raises:
         UserError: no such file; the message shows the command that gets it.
     """
+    own = task.family == OWN
+    if own and not file:
+        return None
     path = Path(file or data_dir)
     if path.is_file() or _is_minari(path):
         return path
@@ -47,6 +52,8 @@ def dataset_path(task: Task, data_dir: Path, file: str | None) -> Path:
         path = task_file(path, task)
         if path.is_file():
             return path
+    if own:
+        raise UserError(f"{path}: no such dataset; pass a file or minari:ID with --dataset")
     raise UserError(f"{path}: no such dataset; get it with: {command}")
 
 
@@ -66,7 +73,7 @@ def _is_minari(path: Path) -> bool:
 
 
 def load_dataset(
-    path: Path,
+    path: Path | None,
     task: Task,
     *,
     remove_trivial: bool = True,
@@ -80,13 +87,15 @@ def load_dataset(
     lowest of two or more trajectories; delay the rewards by blocks of `delayed_reward` steps.
 
     Args:
-        path: A dataset of any kind, see docs/DATASETS.md.
+        path: A dataset of any kind, see docs/DATASETS.md; None for no data.
         task: Determines how a D4RL file is split into trajectories.
         spare_rows: Number of unset rows to allocate after the transitions.
 
     Raises:
         UserError: the file cannot be read, or does not fit the task.
     """
+    if path is None:
+        return no_data(task, spare_rows)
     try:
         with open_any(path, task) as file:
             file.check_task(task)
@@ -117,6 +126,23 @@ def load_dataset(
             )
     except MemoryError as error:
         raise UserError(f"{path}: too large for this machine's memory ({error})") from None
+
+
+def no_data(task: Task, spare_rows: int) -> TrajectoryDataset:
+    """No trajectories, for learning purely online; states are not normalised."""
+    return TrajectoryDataset(
+        observations=np.empty((spare_rows, task.obs_dim), np.float32),
+        actions=np.empty((spare_rows, task.act_dim), np.float32),
+        rewards=np.empty(spare_rows, np.float32),
+        terminals=np.empty(spare_rows, bool),
+        final_observations=np.empty((0, task.obs_dim), np.float32),
+        lengths=np.empty(0, np.int64),
+        returns=np.empty(0),
+        raw_returns=np.empty(0),
+        state_mean=np.zeros(task.obs_dim),
+        state_std=np.ones(task.obs_dim),
+        fingerprint={"transitions": 0, "trajectories": 0},
+    )
 
 
 def _select(

@@ -7,9 +7,10 @@ environments that are still running.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from tasks import Task
 from trajectories import MAX_TIMESTEPS, Trajectory, clamp_action
 from utils import UserError
 
+SCORE, RETURN = "evaluation/normalized_score", "evaluation/raw_return_mean"
 # consecutive rollouts without a single step after which collection gives up
 _MOST_FRUITLESS = 10
 
@@ -308,8 +310,9 @@ def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
         **_raw_metrics(episodes, task, "evaluation", "raw_return_mean"),
     }
     if len(episodes) > 1:
-        scores = task.normalized_score(np.array([episode.raw_return for episode in episodes]))
-        metrics["evaluation/normalized_score_se"] = scores.std(ddof=1) / np.sqrt(len(scores))
+        raw = np.array([episode.raw_return for episode in episodes])
+        name, values = (SCORE, task.normalized_score(raw)) if task.scored else (RETURN, raw)
+        metrics[f"{name}_se"] = values.std(ddof=1) / np.sqrt(len(values))
     if task.family == "antmaze":
         metrics["evaluation/SR"] = sum(
             not (episode.reached_horizon or episode.faulted) for episode in episodes
@@ -331,8 +334,15 @@ def collection_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
 
 def _raw_metrics(episodes: list[Episode], task: Task, kind: str, name: str) -> dict[str, float]:
     raw = float(np.mean([episode.raw_return for episode in episodes]))
-    return {
-        f"{kind}/{name}": raw,
-        f"{kind}/normalized_score": task.normalized_score(raw),
-        f"{kind}/env_faults": float(sum(episode.faulted for episode in episodes)),
-    }
+    score = {f"{kind}/normalized_score": task.normalized_score(raw)} if task.scored else {}
+    faults = float(sum(episode.faulted for episode in episodes))
+    return {f"{kind}/{name}": raw, **score, f"{kind}/env_faults": faults}
+
+
+def headline(metrics: Mapping[str, Any]) -> tuple[str, float]:
+    """Name and value of the metric that evaluations are compared by; -inf without an evaluation.
+
+    The normalised score, or the raw return of a task without reference scores.
+    """
+    name = SCORE if SCORE in metrics else RETURN
+    return name, float(metrics.get(name, -math.inf))

@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
+from d4rl_envs.errors import UserError
 from d4rl_envs.tasks import ALIASES
+from tasks import OwnTask, Task, get_task
+from tasks.task_file import read_task_file
 
 # one module and class each in rl_gradients/
 RL_ALGORITHMS = ("TD3", "DDPG", "SAC", "AWAC", "IQL", "PPO", "AWR")
@@ -88,9 +91,11 @@ class Settings:
     # fmt: off
     env: str = flag("hopper-medium-v2", DATA, "D4RL task: environment and offline dataset",
         fixed=True, per_run=True)
+    task_file: str = flag("", DATA, "YAML file of your own task, instead of --env: a Gymnasium "
+        "environment, see docs/TASKS.md", shown_default="a D4RL task", fixed=True, path=True)
     dataset: str = flag("", DATA, "dataset to use instead of DATA_DIR/ENV.hdf5: an HDF5 file in "
         "D4RL's layout, a pickle file (*.pkl) of trajectories, or minari:ID",
-        shown_default="DATA_DIR/ENV.hdf5", path=True)
+        shown_default="DATA_DIR/ENV.hdf5; none with --task_file", path=True)
     data_dir: str = flag(str(Path(__file__).resolve().parent / "data"), DATA,
         "folder of the datasets", shown_default="data/ next to main.py", same_numbers=True,
         path=True)
@@ -169,7 +174,7 @@ class Settings:
         within=NOT_NEGATIVE)
     max_online_transitions: int = flag(0, ONLINE, "environment steps after which fine-tuning "
         "ends; 0 uses the task's budget (600000 for hopper, halfcheetah, walker2d and ant, 1050000 "
-        "for the others)", within=NOT_NEGATIVE)
+        "for the others unless a task file sets it)", within=NOT_NEGATIVE)
     num_updates_per_online_iter: int = flag(300, ONLINE, "actor updates per online iteration",
         within=AT_LEAST_ONE)
     num_online_rollouts: int = flag(1, ONLINE, "episodes collected in parallel",
@@ -180,9 +185,10 @@ class Settings:
         "without --minimum_sapairs_per_iter", choices=SWITCH, same_numbers=True)
     replay_size: int = flag(1000, ONLINE, "replay buffer capacity, in trajectories",
         within=AT_LEAST_ONE, fixed=True)
-    online_rtg: int = flag(7200, ONLINE, "target return when collecting, in training rewards")
+    online_rtg: int = flag(7200, ONLINE, "target return when collecting, in training rewards",
+        shown_default="7200, or the task file's")
     eval_rtg: int = flag(3600, ONLINE, "target return when evaluating, in training rewards",
-        policy="acting")
+        shown_default="3600, or the task file's", policy="acting")
     online_data_mode: str = flag("eval", ONLINE, "dropout off (eval) or on (train) while "
         "collecting", choices=("eval", "train"))
     expl_noise: float = flag(0.1, ONLINE, "standard deviation of the exploration noise added to "
@@ -243,8 +249,8 @@ class Settings:
     critic_normalization: str = flag("layernorm", CRITIC, "kind of normalisation of the hidden "
         "layers, if enabled", choices=("layernorm", "affinenorm", "adanorm"), fixed=True)
     override_layernorm: int = flag(0, CRITIC, "1 enables that normalisation, -1 disables it; 0 "
-        "disables it for hopper, halfcheetah, walker2d and ant only", choices=(-1, 0, 1),
-        fixed=True)
+        "disables it for hopper, halfcheetah, walker2d, ant and task files that do",
+        choices=(-1, 0, 1), fixed=True)
     critic_time_aware: int = flag(0, CRITIC, "timestep input of Q: 0 none, 1 a learned embedding, "
         "2 binary digits", choices=(0, 1, 2), fixed=True)
     critic_time_dim: int = flag(10, CRITIC, "size of that embedding, or number of digits",
@@ -313,6 +319,17 @@ class Settings:
     env_alias: str = field(default="", compare=False)
     # whether the critics are recurrent, set by the entry point; not a flag
     recurrent: bool = False
+    # the task of --task_file, as read or as recorded by the run to resume; not a flag
+    own_task: OwnTask | None = field(default=None, hash=False)
+
+    @property
+    def task(self) -> Task:
+        """The task of --task_file or --env.
+
+        Raises:
+            UserError: no such task.
+        """
+        return self.own_task or get_task(self.env)
 
 
 # the fields that are flags, in order of declaration, and their types
@@ -410,7 +427,9 @@ def make_parser(recurrent: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_args(argv: Sequence[str] | None = None, recurrent: bool = False) -> Settings:
+def parse_args(
+    argv: Sequence[str] | None = None, recurrent: bool = False, task: OwnTask | None = None
+) -> Settings:
     """Settings of a new run's command line. For --resume see run/resume.py.
 
     A usage error exits with code 2 and one line on standard error.
@@ -418,8 +437,23 @@ def parse_args(argv: Sequence[str] | None = None, recurrent: bool = False) -> Se
     Args:
         argv: The command line; None for the program's own.
         recurrent: Whether the critics are recurrent.
+        task: The task of --task_file, if the file need not be read.
+
+    Raises:
+        UserError: --task_file is not a valid task, or --env is another one.
     """
-    return make_settings(vars(make_parser(recurrent).parse_args(argv)), recurrent)
+    parser = make_parser(recurrent)
+    args = parser.parse_args(argv)
+    if task is None and args.task_file and not args.resume:
+        task = read_task_file(Path(args.task_file))
+    if task is not None:
+        parser.set_defaults(env=task.name, eval_rtg=task.eval_rtg, online_rtg=task.online_rtg)
+        args = parser.parse_args(argv)
+        if args.env != task.name:
+            raise UserError(
+                f"--env {args.env}: --task_file {args.task_file} is task {task.name}; drop --env"
+            )
+    return make_settings(vars(args), recurrent, task)
 
 
 def given_flags(argv: Sequence[str] | None, recurrent: bool) -> dict[str, Any]:
@@ -429,7 +463,9 @@ def given_flags(argv: Sequence[str] | None, recurrent: bool) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not _UNSET}
 
 
-def make_settings(values: Mapping[str, Any], recurrent: bool = False) -> Settings:
+def make_settings(
+    values: Mapping[str, Any], recurrent: bool = False, task: OwnTask | None = None
+) -> Settings:
     """Settings from flag values by name.
 
     An alias of a task becomes its name; --init_from sets --max_pretrain_iters 0.
@@ -438,7 +474,8 @@ def make_settings(values: Mapping[str, Any], recurrent: bool = False) -> Setting
     resolved = dict(values) | {"env": ALIASES.get(name, name)}
     if values["init_from"]:
         resolved["max_pretrain_iters"] = 0
-    return Settings(**resolved, env_alias=name if name in ALIASES else "", recurrent=recurrent)
+    alias = name if name in ALIASES else ""
+    return Settings(**resolved, env_alias=alias, recurrent=recurrent, own_task=task)
 
 
 def to_argv(settings: Settings | Mapping[str, Any]) -> list[str]:

@@ -29,11 +29,16 @@ _WANDB_PATIENCE = 150.0
 # metrics on the console, in lines of at most 100 columns: name, label, format
 _CONSOLE = (
     ("evaluation/normalized_score", "score", "{:.2f}"),
+    ("evaluation/raw_return_mean", "return", "{:.2f}"),
     ("evaluation/success_rate", "success", "{:.0%}"),
     ("aug_traj/normalized_score", "collected", "{:.1f}"),
+    ("aug_traj/raw_return", "collected", "{:.1f}"),
     ("training/train_loss_mean", "loss", "{:.3g}"),
     ("training/Q_mean", "Q", "{:.3g}"),
 )
+# shown only without the score of the same group
+_RETURNS = {"evaluation/raw_return_mean": "evaluation/normalized_score",
+            "aug_traj/raw_return": "aug_traj/normalized_score"}  # fmt: skip
 
 
 class Logger:
@@ -112,7 +117,7 @@ class Logger:
         shown = [
             f"{label} {form.format(numbers[key])}"
             for key, label, form in _CONSOLE
-            if key in numbers
+            if key in numbers and _RETURNS.get(key) not in numbers
         ]
         place = f"{phase} {iteration}, {total_transitions_sampled:,} steps"
         self.info(f"[{place}] " + ", ".join(shown))

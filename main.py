@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import d4rl_envs
 from collecting import JumpStart, Schedules
 from data import dataset_path, load_dataset
 from evaluation import (
@@ -20,6 +18,7 @@ from evaluation import (
     collection_metrics,
     evaluation_metrics,
     exploring_action,
+    headline,
     rollout,
 )
 from fast_cpu.device_tuning import check_device, tune_device
@@ -39,7 +38,7 @@ from run.snapshot import best_policy_state, checkpoint_state, pretrained_state, 
 from run.state import RunSession
 from run.stopping import Stopped, StopSignal, explain, run_program
 from run.video import VideoRecorder, save_or_warn
-from tasks import get_task
+from tasks import make_vector
 from trainer import Trainer
 from trajectories import Batch, Moments, TrajectoryDataset
 from utils import seed_everything, select_device
@@ -62,7 +61,7 @@ class Experiment:
     def __init__(self, settings: Settings, stop: Callable[[], bool] = lambda: False) -> None:
         resumed = open_run(settings) if settings.resume else None
         source = open_source(settings) if settings.init_from and not resumed else None
-        self.settings, self.task, self._stop = settings, get_task(settings.env), stop
+        self.settings, self.task, self._stop = settings, settings.task, stop
         self.device = select_device(settings.device, settings.force_device)
         check_device(self.device, settings.precision, bool(settings.compile))
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
@@ -90,8 +89,7 @@ class Experiment:
         if resumed:
             restore(self, resumed.state)
             self.trainer.set_coefficients(*self._coefficients())
-        score = float(self.task.normalized_score(data.raw_returns.mean()))
-        facts = data.fingerprint | {"mean_normalized_score": score}
+        facts = data.fingerprint | data.mean_score(self.task)
         self.logger = Logger(
             self.run_dir, settings, facts, self.eval_envs.engine, self.device, self.progress.rows,
             source.origin if source else None,
@@ -115,15 +113,13 @@ class Experiment:
 
     def _make_environments(self) -> None:
         s = self.settings
-        make = partial(
-            d4rl_envs.make_vector, self.task, backend=s.env_backend, legacy_python=s.legacy_python
-        )
+        make = partial(make_vector, self.task, backend=s.env_backend, legacy_python=s.legacy_python)
         mode = "rgb_array" if s.video_debug else None
         self.eval_envs = make(range(s.num_eval_episodes), mode)
         self.online_envs = make(range(COLLECTION_SEED, COLLECTION_SEED + s.num_online_rollouts))
         self.video = VideoRecorder(self.eval_envs) if s.video_debug else None
 
-    def _load_data(self, path: Path, normalization: Moments | None) -> TrajectoryDataset:
+    def _load_data(self, path: Path | None, normalization: Moments | None) -> TrajectoryDataset:
         """Fill the replay buffer with the offline data, normalised by its own moments or these."""
         s = self.settings
         data = load_dataset(
@@ -272,7 +268,7 @@ class Experiment:
         metrics["time/total"] = progress.seconds
         self.logger.log(progress.phase, progress.iteration, progress.transitions, metrics)
         progress.rows += 1
-        score = metrics.get("evaluation/normalized_score", -math.inf)
+        score = headline(metrics)[1]
         if score > progress.best_score:
             progress.best_score = score
             self.checkpoints.save_best(best_policy_state(self, metrics))

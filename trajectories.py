@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from d4rl_envs.tasks import D4RLTask
+from tasks import Task
 
 # timesteps with an embedding of their own; later ones share the last
 MAX_TIMESTEPS = 1000
@@ -81,24 +81,39 @@ class TrajectoryDataset:
     def normalize_by(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Replace the moments, by which states are normalised, with those of --init_from."""
         pairs = (self.state_mean, mean), (self.state_std, std)
-        if not all(np.allclose(ours, theirs, rtol=1e-6) for ours, theirs in pairs):
+        if self.num_trajectories and not all(
+            np.allclose(ours, theirs, rtol=1e-6) for ours, theirs in pairs
+        ):
             self.notices.append(
                 "--init_from: states are normalised with the mean and standard deviation its "
                 "networks were trained with, which are not those of this dataset"
             )
         self.state_mean, self.state_std = mean, std
 
-    def summary(self, task: D4RLTask) -> str:
+    def summary(self, task: Task) -> str:
         """One line: size, mean raw return and mean length with their ranges, and mean score."""
+        if self.num_trajectories == 0:
+            return "none"
         parts = [
             f"{name} {_short(values.mean())} ({_short(values.min())} to {_short(values.max())})"
             for name, values in (("return", self.raw_returns), ("length", self.lengths))
         ]
-        score = float(task.normalized_score(self.raw_returns.mean()))
+        if task.scored:
+            score = task.normalized_score(float(self.raw_returns.mean()))
+            parts.append(f"normalised score {score:.1f}")
         return (
             f"{self.num_transitions:,} transitions, {self.num_trajectories:,} trajectories, "
-            f"{', '.join(parts)}, normalised score {score:.1f}"
+            f"{', '.join(parts)}"
         )
+
+    def mean_score(self, task: Task) -> dict[str, float]:
+        """The mean normalised score, or without reference scores the mean return; {} if empty."""
+        if self.num_trajectories == 0:
+            return {}
+        mean = float(self.raw_returns.mean())
+        if task.scored:
+            return {"mean_normalized_score": task.normalized_score(mean)}
+        return {"mean_return": mean}
 
 
 def _short(number: float) -> str:

@@ -57,12 +57,16 @@ class EnvVector:
         self, task: D4RLTask, seeds: Sequence[int], render_mode: str | None = None
     ) -> None:
         self._begin(task, len(seeds))
-        self.envs = [make(task, render_mode) for _ in seeds]
         self._render_mode = render_mode
+        self.envs: list[Any] = [self._make() for _ in seeds]
         self._broken = np.zeros(self.num_envs, bool)  # rebuilt by the next reset
         for env, seed in zip(self.envs, seeds, strict=True):
             env.np_random, _ = seeding.np_random(int(seed))
         self.engine = f"MuJoCo {mujoco.__version__}"
+
+    def _make(self) -> Any:
+        """A new environment."""
+        return make(self.task, self._render_mode)
 
     def _begin(self, task: D4RLTask, num_envs: int) -> None:
         """Initialise what does not depend on the engine."""
@@ -177,7 +181,7 @@ class EnvVector:
     def _rebuild(self, i: int) -> None:
         """Replace an environment that raised by a new one with the same generator."""
         old = self.envs[i]
-        new = make(self.task, self._render_mode)
+        new = self._make()
         new.np_random = old.np_random
         self.envs[i], self._broken[i] = new, False
         with contextlib.suppress(Exception):  # the old one may be in any state

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from d4rl_envs.tasks import FAMILIES
-from tasks import TASKS, Task
+from tasks import OWN, TASKS, OwnTask, Task
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class DatasetRows:
     ) -> None:
         """Check types, shapes and lengths without reading any values."""
         self.path, self.arrays, self.need_next, self.ends = path, arrays, need_next, ends
+        # bounds from which actions are scaled to [-1, 1]; None if they are stored like that
+        self._action_bounds: np.ndarray | None = None
         for name, array in arrays.items():
             check_form(path, name, array.shape, array.dtype)
         self.rows = arrays["observations"].shape[0]
@@ -58,16 +60,27 @@ class DatasetRows:
                 )
 
     def check_task(self, task: Task) -> None:
-        """Check that the dataset fits the task.
+        """Check that the dataset fits the task; its actions are then read in [-1, 1].
 
         Raises:
             UserError: the widths are those of another task, or a text of the file names one.
         """
         self._check_widths(task)
-        self._check_origin(task)
+        if task.family != OWN:
+            self._check_origin(task)
+        if task.action_bounds is not None:
+            self._action_bounds = np.array(task.action_bounds, np.float32)
 
     def notices(self, task: Task) -> list[str]:
-        """One line for each text of the file with another environment or version than D4RL's."""
+        """One line for each text of the file with another environment or version than the task."""
+        if isinstance(task, OwnTask):
+            return [
+                f"its {key} is {text}, but the task's environment is {task.environment}; physics "
+                "and rewards may differ"
+                for key, text in self.origin().items()
+                if re.search(r"-v\d+$", text) and key != "dataset"
+                if task.environment and text != task.environment
+            ]
         version = task.name.rpartition("-")[2]
         return [
             f"its {key} is {text}, but evaluation and fine-tuning use D4RL's ({version}); physics "
@@ -140,6 +153,9 @@ class DatasetRows:
         """Rows `start` to `stop` of a wide array: (k, width) finite float32."""
         block = self._finite(name, self.read(name, slice(start, stop)), start)
         if name == "actions":
+            if self._action_bounds is not None:
+                low, high = self._action_bounds
+                block = (block - low) / (high - low) * 2 - 1
             self._check_actions(block, start)
         return block
 

@@ -1,6 +1,6 @@
 """Split the rows of a D4RL file into trajectories, by the rule of each family.
 
-- gym-MuJoCo: an episode ends at a terminal or a timeout.
+- gym-MuJoCo and task files: an episode ends at a terminal or a timeout.
 - maze2d and Adroit: the same, but next observations come from the next row, even across an
   episode's end. The last row has none.
 - antmaze: rows with a timeout are dropped, and a trajectory ends where the observation jumps (as in
@@ -17,11 +17,11 @@ import numpy as np
 
 from offline_data.breaks import SAME_OBSERVATION, find_breaks
 from offline_data.rows import GOAL, DatasetRows
-from tasks import Task
+from tasks import OWN, Task
 from utils import UserError
 
 # their files have next observations; in the others it is the observation of the next row
-GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant")
+GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant", OWN)
 # the other families, and maze2d's dense tasks, have dense rewards
 _SPARSE_FAMILIES = ("maze2d", "antmaze")
 
@@ -81,7 +81,12 @@ def split_file(file: DatasetRows, task: Task) -> tuple[np.ndarray, np.ndarray, S
 
 
 def _check_rewards(file: DatasetRows, task: Task, rewards: np.ndarray) -> None:
-    """Check that sparse tasks have rewards of 0 and 1, and dense ones have others."""
+    """Check that sparse tasks have rewards of 0 and 1, and dense ones have others.
+
+    A task file may have rewards of any kind.
+    """
+    if task.family == OWN:
+        return
     sparse = task.family in _SPARSE_FAMILIES and not task.dense
     odd = (rewards != 0) & (rewards != 1)
     if sparse and odd.any():

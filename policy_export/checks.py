@@ -18,7 +18,8 @@ from decision_transformer import Actor
 from get_args import Settings, flags_with
 from run.checkpoint import check_shapes
 from run.setting_checks import check_model, check_value
-from tasks import Task, get_task
+from tasks import OwnTask, Task, get_task
+from tasks.task_file import recorded_task
 from utils import UserError
 
 POLICY_SETTINGS = flags_with("policy", "model") + flags_with("policy", "acting")
@@ -26,8 +27,9 @@ _LARGEST_SETTING = 2**31
 
 
 def task_facts(task: Task) -> dict[str, Any]:
-    """The facts of a task on which a policy depends."""
-    return {
+    """The facts of a task on which a policy depends; with "definition" for a task file."""
+    own = {"definition": task.record()} if isinstance(task, OwnTask) else {}
+    return own | {
         "name": task.name,
         "obs_dim": task.obs_dim,
         "act_dim": task.act_dim,
@@ -38,7 +40,7 @@ def task_facts(task: Task) -> dict[str, Any]:
 
 
 def checked_task(owner: object, recorded: Any) -> Task:
-    """The task of recorded `task_facts`.
+    """The task of recorded `task_facts`; does not make its environment.
 
     Raises:
         UserError: the task is unknown, or its facts differ from the recorded ones.
@@ -46,9 +48,10 @@ def checked_task(owner: object, recorded: Any) -> Task:
     if not isinstance(recorded, dict) or not isinstance(recorded.get("name"), str):
         raise UserError(f"{owner}: no task name in it")
     try:
-        task = get_task(recorded["name"][:100])
+        own = recorded.get("definition")
+        task = recorded_task(own, owner) if own else get_task(recorded["name"][:100])
     except UserError as error:
-        raise UserError(f"{owner}: task {error}") from None
+        raise UserError(str(error) if own else f"{owner}: task {error}") from None
     for name, ours in task_facts(task).items():
         if recorded.get(name) != ours:
             theirs = str(recorded.get(name))[:20]

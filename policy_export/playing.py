@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-import d4rl_envs
 from evaluation import Episode, evaluation_metrics, rollout
 from policy_export.policy import Policy
 from run.video import VideoRecorder
-from tasks import Task
+from tasks import Task, make_vector
 from utils import UserError
 
 # environments that run in parallel
@@ -45,7 +44,7 @@ def play(
     played: list[Episode] = []
     if video is not None:
         # in a vector of its own, because models that render are large
-        vector = d4rl_envs.make_vector(policy.task, [seed], "rgb_array")
+        vector = make_vector(policy.task, [seed], "rgb_array")
         vector.render()  # fails here, before the episode, if OpenGL does not work
         recorder = VideoRecorder(vector)
         played += rollout(
@@ -55,7 +54,7 @@ def play(
         vector.close()
     while len(played) < episodes:
         first, last = len(played), min(len(played) + _PARALLEL, episodes)
-        vector = d4rl_envs.make_vector(policy.task, range(seed + first, seed + last))
+        vector = make_vector(policy.task, range(seed + first, seed + last))
         played += rollout(policy.actor, vector, settings, target_return)
     return played
 
@@ -70,16 +69,19 @@ def _save_video(recorder: VideoRecorder, path: Path) -> None:
 
 
 def summarise(episodes: Sequence[Episode], task: Task) -> dict[str, Any]:
-    """Means over the episodes, and the results of each; spread is None for a single episode."""
+    """Means over the episodes, and the results of each.
+
+    The spread of a single episode is None, and so are scores without reference scores.
+    """
     raw = np.array([episode.raw_return for episode in episodes])
-    scores = task.normalized_score(raw)
+    scores = task.normalized_score(raw) if task.scored else None
     metrics = evaluation_metrics(list(episodes), task)
     return {
         "episodes": len(episodes),
         "return_mean": raw.mean(),
         "return_std": raw.std() if len(raw) > 1 else None,
         "training_return_mean": metrics["evaluation/return_mean_gm"],
-        "normalized_score": scores.mean(),
+        "normalized_score": None if scores is None else scores.mean(),
         "length_mean": metrics["evaluation/length_mean_gm"],
         "success_rate": metrics.get("evaluation/success_rate"),
         "env_faults": int(metrics["evaluation/env_faults"]),

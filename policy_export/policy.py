@@ -4,7 +4,7 @@
     policy.json           everything else:
         format_version    1
         task              name, obs_dim, act_dim, horizon (steps), reward_divisor, reward_shift,
-                          rtg_scale
+                          rtg_scale; of a task file also its definition, with action bounds
         settings          architecture of the network; K, eval_context_length (steps),
                           eval_rtg (training rewards), delayed_reward
         state_mean, state_std   (obs_dim,) for normalising observations
@@ -15,7 +15,8 @@
 
 To act, normalise observations to (obs - state_mean) / state_std. Return-to-go starts at eval_rtg x
 rtg_scale and decreases by (raw reward / reward_divisor + reward_shift) x rtg_scale at each step.
-The policy sees the last eval_context_length steps. Loading a policy executes none of its content.
+The policy sees the last eval_context_length steps. Its actions are in [-1, 1]; scale them to the
+action bounds of a task file. Loading a policy executes none of its content.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import torch
 from safetensors import SafetensorError
 
 from decision_transformer import Actor
-from evaluation import RolloutSettings
+from evaluation import RolloutSettings, headline
 from get_args import Settings
 from policy_export.checks import (
     POLICY_SETTINGS,
@@ -50,6 +51,7 @@ from run.checkpoint import load_best, load_checkpoint
 from run.config import package_versions, plain
 from run.files import CONFIG_FILE, METRICS_FILE
 from tasks import Task, get_task
+from tasks.task_file import recorded_task
 from utils import UserError, atomic_write, json_object
 
 FORMAT_VERSION = 1
@@ -139,7 +141,8 @@ def policy_of_run(
     owner = f"{run_dir}: the checkpoint"
     if state.get("env") != settings.env:
         raise UserError(f"{owner} is of {state.get('env')}, {CONFIG_FILE} of {settings.env}")
-    task = get_task(settings.env)
+    own = config.get("task")
+    task = recorded_task(own, run_dir / CONFIG_FILE) if own else get_task(settings.env)
     try:
         weights = dict(state["trainer"]["actor"])
         moments = {name: state["normalization"][name].tolist() for name in ("mean", "std")}
@@ -240,7 +243,7 @@ def _last_scores(run_dir: Path, rows: int) -> dict[str, Any] | None:
         return None
     try:
         lines = [json_object(line) for line in _read_bytes(path).splitlines()[:rows]]
-        scored = [line for line in lines if "evaluation/normalized_score" in line]
+        scored = [line for line in lines if headline(line)[0] in line]
         place = ("phase", "iteration", "total_transitions_sampled")
         return {
             name: value

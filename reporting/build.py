@@ -65,8 +65,9 @@ def build(runs: Sequence[RunResult], warnings: Sequence[str]) -> Report:
     counting = [run for run in runs if run.counts]
     intervals = {}
     for task, method in dict.fromkeys((run.task, run.method) for run in counting):
-        finals = [run.final for run in counting if (run.task, run.method) == (task, method)]
-        intervals[task, method] = metric_intervals([np.array(finals)])
+        members = [run for run in counting if (run.task, run.method) == (task, method)]
+        finals = np.array([run.final for run in members])
+        intervals[task, method] = metric_intervals([finals], members[0].scored)
     return Report(
         runs=runs,
         tasks=tasks,
@@ -115,13 +116,16 @@ def _compare_all(
     methods: Sequence[str],
     rows: Mapping[str, PaperRow | None],
 ) -> list[Comparison]:
-    done = [task for task in tasks if any(run.task == task for run in counting)]
-    if not done:
-        return []
-    sets = {f"All tasks ({len(done)})" if len(done) > 1 else done[0]: done}
+    returns = [task for task in tasks if any(r.task == task and not r.scored for r in counting)]
+    done = [task for task in tasks if any(r.task == task and r.scored for r in counting)]
+    sets = {}
+    if done:
+        few = f"{len(done)} tasks with scores" if returns else f"All tasks ({len(done)})"
+        sets[few if len(done) > 1 else done[0]] = done
     for key, title in TITLES.items():
         members = [task for task in done if (row := rows[task]) and row.table == key]
         if 1 < len(members) < len(done):
             sets[f"{len(members)} tasks of {title}"] = members
+    sets |= {f"{task} (returns)": [task] for task in returns}
     found = [compare(title, counting, methods, members) for title, members in sets.items()]
     return [each for each in found if each is not None]

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from evaluation import SCORE as SCORE
 from reporting.intervals import bootstrap, mean_over_runs
 from run.files import METRICS_CSV_FILE, METRICS_FILE
 from utils import json_object
 
-SCORE = "evaluation/normalized_score"
-# standard error over the episodes of an evaluation, and half a 95% interval in standard errors
-_ERROR, _HALF_WIDTH = "evaluation/normalized_score_se", 1.96
+# half a 95% interval in standard errors
+_HALF_WIDTH = 1.96
 # a figure does not show more points of a mean curve than this
 _MAX_POINTS = 200
 
@@ -89,7 +89,8 @@ def read_curve(rows: Sequence[Mapping[str, Any]], metric: str) -> Curve:
     shown = [row for row in logged if row["phase"] == "pretrain"][-1:]
     shown += [row for row in logged if row["phase"] != "pretrain"]
     steps = [float(row["total_transitions_sampled"]) for row in shown]
-    errors = [float(row.get(_ERROR, np.nan)) for row in shown] if metric == SCORE else []
+    # over the episodes of an evaluation
+    errors = [float(row.get(f"{metric}_se", np.nan)) for row in shown]
     return run_curve(steps, [float(row[metric]) for row in shown], errors)
 
 

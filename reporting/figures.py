@@ -25,6 +25,8 @@ from utils import UserError
 STEPS_LABEL = "online environment steps"
 SHARE_LABEL = "online environment steps (% of each run)"
 SCORE_LABEL = "normalised score (0 random, 100 expert)"
+# of tasks without reference scores
+RETURN_LABEL = "episode return"
 # states of runs whose curves will not continue
 ENDED = (DIVERGED, FAILED, KILLED)
 _GREY = "0.4"
@@ -85,7 +87,7 @@ def learning_curves(
             _draw_unfinished(axes, run, style[run.method])
         if metric == SCORE:
             _draw_offline(axes, offline_score(members, task))
-        _label(axes, task, metric)
+        _label(axes, task, score_label(members) if metric == SCORE else metric)
     for axes in grid[len(tasks) :]:
         axes.set_visible(False)
     _add_legend(figure, _legend_handles(runs, style))
@@ -121,7 +123,8 @@ def split_curves(runs: Sequence[RunResult], style: Mapping[str, Style], metric: 
         axes.set_visible(False)
     figure.suptitle(task)
     figure.supxlabel(STEPS_LABEL, fontsize=10)
-    figure.supylabel("normalised score" if metric == SCORE else metric, fontsize=10)
+    name = "normalised score" if runs[0].scored else RETURN_LABEL
+    figure.supylabel(name if metric == SCORE else metric, fontsize=10)
     return figure
 
 
@@ -161,9 +164,13 @@ def _draw_offline(axes: Axes, score: float | None) -> None:
               va="center", transform=axes.get_yaxis_transform())  # fmt: skip
 
 
-def _label(axes: Axes, title: str, metric: str) -> None:
-    axes.set(title=title, xlabel=STEPS_LABEL)
-    axes.set_ylabel(SCORE_LABEL if metric == SCORE else metric)
+def score_label(runs: Sequence[RunResult]) -> str:
+    """What the curves of a task's runs show."""
+    return SCORE_LABEL if all(run.scored for run in runs) else RETURN_LABEL
+
+
+def _label(axes: Axes, title: str, label: str) -> None:
+    axes.set(title=title, xlabel=STEPS_LABEL, ylabel=label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     plain_axes(axes)
 
@@ -218,7 +225,7 @@ def _aggregate_curves(comparison: Comparison, style: Mapping[str, Style]) -> Fig
     figure = Figure(figsize=(7.0, 4.8), layout="constrained")
     axes = figure.add_subplot()
     _draw_curves(axes, comparison.curves, style)
-    _label(axes, f"{comparison.title}, mean", SCORE)
+    _label(axes, f"{comparison.title}, mean", SCORE_LABEL)
     axes.set_xlabel(SHARE_LABEL)
     handles = [
         _handle(style[method], f"{method} ({curve.runs} runs)")
@@ -244,7 +251,7 @@ def _aggregates(comparison: Comparison, style: Mapping[str, Style]) -> Figure:
         better = "lower is better" if metric == METRICS[-1] else "higher is better"
         axes.set_title(f"{metric} ({better})", fontsize=10)
         _rows(axes, methods)
-    figure.supxlabel("normalised score", fontsize=10)
+    figure.supxlabel("normalised score" if comparison.scored else RETURN_LABEL, fontsize=10)
     figure.suptitle(f"{comparison.title}: final scores, 95% intervals", fontsize=11)
     return figure
 

@@ -19,7 +19,14 @@ from plotly.offline import get_plotlyjs
 from reporting import contents
 from reporting.build import Report, offline_score
 from reporting.curves import Curve
-from reporting.figures import ENDED, SHARE_LABEL, STEPS_LABEL, file_name, unfinished_runs
+from reporting.figures import (
+    ENDED,
+    SHARE_LABEL,
+    STEPS_LABEL,
+    file_name,
+    score_label,
+    unfinished_runs,
+)
 from reporting.intervals import RESAMPLES
 from reporting.runs import RunResult
 from reporting.style import Style, styles, translucent
@@ -28,7 +35,8 @@ from reporting.tables import Table, markdown_text, to_markdown
 TITLE = "Online fine-tuning of decision transformers: results"
 _GREY = "#666666"
 METHODOLOGY = (
-    "Scores are D4RL's normalised scores: 0 is a random policy, 100 an expert. The final score of "
+    "Scores are D4RL's normalised scores: 0 is a random policy, 100 an expert. Tasks without "
+    "reference scores show episode returns instead and are not aggregated. The final score of "
     "a run is that of its last evaluation; the score after pretraining is that of the last "
     "evaluation before online fine-tuning.",
     "Tables, means and intervals include finished runs only. Runs that are running, stopped, "
@@ -108,22 +116,25 @@ def _charts(report: Report) -> list[dict[str, Any]]:
         {
             "name": f"aggregate-{i}",
             "title": f"{each.title}, mean",
-            **_chart(SHARE_LABEL, each.curves, [], None, style),
+            **_chart(SHARE_LABEL, "normalised score", each.curves, [], None, style),
         }
         for i, each in enumerate(report.comparisons)
         if each.curves
     ]
     for task in report.tasks:
-        unfinished = unfinished_runs([run for run in report.runs if run.task == task])
+        members = [run for run in report.runs if run.task == task]
+        unfinished = unfinished_runs(members)
         if report.curves[task] or unfinished:
             offline = offline_score(report.runs, task)
-            drawn = _chart(STEPS_LABEL, report.curves[task], unfinished, offline, style)
+            label = score_label(members).partition(" (")[0]
+            drawn = _chart(STEPS_LABEL, label, report.curves[task], unfinished, offline, style)
             charts.append({"name": file_name(task), "title": task, **drawn})
     return charts
 
 
 def _chart(
     steps_label: str,
+    score_label: str,
     curves: Mapping[str, Curve],
     unfinished: Sequence[RunResult],
     offline: float | None,
@@ -142,7 +153,7 @@ def _chart(
             "gridcolor": "#e3e3e3",
             "zeroline": False,
         },
-        "yaxis": {"title": {"text": "normalised score"}, "gridcolor": "#e3e3e3", "zeroline": False},
+        "yaxis": {"title": {"text": score_label}, "gridcolor": "#e3e3e3", "zeroline": False},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#222"},

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation import headline
 from get_args import FLAGS, flags_with
 from reporting.curves import SCORE, read_rows
 from reporting.intervals import bootstrap, mean_over_runs
@@ -32,13 +33,13 @@ _COLUMNS = (
     "evaluation/success_rate", "training/sup_loss", "training/rl_loss", "training/Q_mean",
 )  # fmt: skip
 _FACTS = ("method", "recurrent", "started", "python", "threads", "gpu", "packages", "git", "engine",
-          "fingerprint", "ended", "outcome")  # fmt: skip
+          "fingerprint", "task", "ended", "outcome")  # fmt: skip
 
 
 def kept_files(run: RunResult) -> dict[str, str]:
     """The files of a finished run to keep, by name."""
     config = json_object((run.folder / CONFIG_FILE).read_text())
-    rows = [row for row in read_rows(run.folder) if SCORE in row]
+    rows = [row for row in read_rows(run.folder) if headline(row)[0] in row]
     names = [name for name in _COLUMNS if any(name in row for row in rows)]
     table = io.StringIO()
     writer = csv.DictWriter(table, names, extrasaction="ignore", lineterminator="\n")

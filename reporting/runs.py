@@ -6,6 +6,8 @@ has written only status.json so far. Reading a run changes and executes nothing.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections import Counter
@@ -14,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from d4rl_envs.tasks import ALIASES
+from evaluation import RETURN
 from get_args import FLAGS, flags_with
 from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
 from run.config import describe_origin
@@ -22,6 +26,7 @@ from run.state import FINISHED, run_state
 from sweeps.sharing import PRETRAINING
 from sweeps.state import PRUNED, Status, read_status
 from tasks import get_task
+from tasks.task_file import recorded_task
 from utils import UserError, json_object
 
 # in addition to the states of run/state.py and sweeps/state.py: metrics.jsonl is unreadable
@@ -36,7 +41,7 @@ class RunResult:
 
     Attributes:
         folder: The run's folder.
-        env: D4RL task id.
+        env: D4RL task id, or the name in a task file.
         delayed_reward: 0, or the steps after which rewards are paid.
         method: Name in tables and figures.
         base: The method named by its losses alone (run/folder.py).
@@ -47,7 +52,8 @@ class RunResult:
         curve: The metric over the steps collected online.
         iterations: Finished online iterations.
         online_steps: Environment steps collected online.
-        offline: Mean normalised score of the offline dataset; None if unknown.
+        offline: Mean normalised score (return) of the offline dataset; None if unknown.
+        scored: Whether scores are normalised; without reference scores they are raw returns.
         started: Start time, ISO 8601.
         exp_name: Name of the experiment.
         sampled: The sampled flags, for a trial of a search.
@@ -67,6 +73,7 @@ class RunResult:
     iterations: int = 0
     online_steps: int = 0
     offline: float | None = None
+    scored: bool = True
     started: str = ""
     exp_name: str = ""
     sampled: Mapping[str, Any] = field(default_factory=dict)
@@ -177,10 +184,16 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
         sampled = status.sampled if status else {}
         if status and status.state == PRUNED:
             state, error_text = PRUNED, status.message
-        offline = (config["fingerprint"] or {}).get("mean_normalized_score")
+        own = recorded_task(config["task"], "config") if "task" in config else None
+        task = own or get_task(settings["env"])
+        if own:
+            # the file may have changed between runs
+            settings = settings | {"task_file": f"{own.name} {_digest(config['task'])}"}
+        mean = "mean_normalized_score" if task.scored else "mean_return"
+        offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(
             folder=folder,
-            env=get_task(settings["env"]).name,
+            env=task.name,
             delayed_reward=int(settings["delayed_reward"]),
             method=method + settings["suffix"] + f" {folder.name}" * bool(sampled),
             base=method,
@@ -189,6 +202,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             note=_note(error_text, len(config.get("resumed", ())), status, origin),
             settings=settings,
             offline=None if offline is None else float(offline),
+            scored=task.scored,
             started=str(config["started"]),
             exp_name=str(settings["exp_name"]),
             sampled=sampled,
@@ -200,13 +214,18 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
         online = [row for row in rows if row["phase"] != "pretrain"]
         return replace(
             run,
-            curve=read_curve(rows, metric),
+            curve=read_curve(rows, RETURN if metric == SCORE and not run.scored else metric),
             iterations=int(online[-1]["iteration"]) if online else 0,
             online_steps=int(rows[-1]["total_transitions_sampled"]) if rows else 0,
         )
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
         return replace(run, state=DAMAGED, note=note)
+
+
+def _digest(task: Mapping[str, Any]) -> str:
+    """A short text that differs for different tasks."""
+    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def _reason(error: Exception) -> str:
@@ -229,8 +248,8 @@ def _note(
 def _unstarted(folder: Path, status: Status) -> RunResult:
     """A run of which there is only the sweep's record."""
     try:
-        env, seed = get_task(status.task).name, int(status.seed)
-    except (ValueError, TypeError, UserError) as error:
+        env, seed = ALIASES.get(status.task, status.task), int(status.seed)
+    except (ValueError, TypeError) as error:
         raise UserError(f"{folder / STATUS_FILE}: not a run's record ({_reason(error)})") from None
     method = status.method + f" {folder.name}" * bool(status.sampled)
     return RunResult(
@@ -252,7 +271,9 @@ def _complete_planned(runs: Sequence[RunResult]) -> list[RunResult]:
         if run.settings or near is None:
             return run
         settings = like.settings if like else {}
-        return replace(run, delayed_reward=near.delayed_reward, settings=settings)
+        return replace(
+            run, delayed_reward=near.delayed_reward, settings=settings, scored=near.scored
+        )
 
     return [complete(run) for run in runs]
 

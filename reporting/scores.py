@@ -1,11 +1,13 @@
 """Aggregate metrics and comparisons of methods over tasks, with bootstrap intervals.
 
 The metrics are those of rliable (Agarwal et al., Deep RL at the edge of the statistical precipice,
-NeurIPS 2021). Scores are D4RL's normalised scores, so the optimality gap is relative to 100.
+NeurIPS 2021). Scores are D4RL's normalised scores, so the optimality gap is relative to 100. A task
+without reference scores is compared by its returns, alone and without an optimality gap.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -37,9 +39,11 @@ def aggregate(*tasks: np.ndarray) -> np.ndarray:
     return np.stack([iqm, np.median(means, axis=0), means.mean(axis=0), gap], axis=1)
 
 
-def metric_intervals(tasks: Sequence[np.ndarray]) -> dict[str, Interval]:
-    """`METRICS` with intervals, from the (n,) scores of each task."""
+def metric_intervals(tasks: Sequence[np.ndarray], scored: bool = True) -> dict[str, Interval]:
+    """`METRICS` with intervals, from the (n,) scores of each task; returns have no gap."""
     rows = np.stack(bootstrap(tasks, aggregate), axis=1).tolist()
+    if not scored:
+        rows[-1] = [math.nan] * 3
     return {metric: (row[0], row[1], row[2]) for metric, row in zip(METRICS, rows, strict=True)}
 
 
@@ -72,6 +76,7 @@ class Comparison:
         improvements: Probability that X improves on Y, by (X, Y), for methods with enough runs.
         curves: Mean over tasks and runs by method; empty for a single task.
         left_out: Methods and runs that are left out, and why.
+        scored: Whether scores are normalised, else returns.
     """
 
     title: str
@@ -81,6 +86,7 @@ class Comparison:
     improvements: Mapping[tuple[str, str], Interval]
     curves: Mapping[str, Curve]
     left_out: Sequence[str]
+    scored: bool = True
 
 
 def compare(
@@ -108,6 +114,7 @@ def compare(
             left_out.append(f"{method}: {surplus} of its runs, for equal numbers per task")
     if not chosen:
         return None
+    scored = all(run.scored for groups in chosen.values() for group in groups for run in group)
     scores = {m: [np.array([run.final for run in group]) for group in chosen[m]] for m in chosen}
     improvements = {}
     for x, y in combinations([m for m in chosen if len(chosen[m][0]) >= MIN_RUNS], 2):
@@ -118,10 +125,11 @@ def compare(
         title=title,
         tasks=tasks,
         runs={method: sum(map(len, groups)) for method, groups in chosen.items()},
-        metrics={method: metric_intervals(scores[method]) for method in chosen},
+        metrics={method: metric_intervals(scores[method], scored) for method in chosen},
         improvements=improvements,
         curves={m: curve for m, curve in curves.items() if curve is not None and len(tasks) > 1},
         left_out=left_out,
+        scored=scored,
     )
 
 

@@ -113,6 +113,8 @@ def make_config(
     recorded = {name: getattr(settings, name) for name in FLAGS}
     del recorded["run_dir"], recorded["resume"]
     about = {"settings": recorded, "method": method_name(settings), "recurrent": settings.recurrent}
+    if settings.own_task is not None:
+        about["task"] = settings.own_task.record()
     session = _session(device) | {"engine": engine, "fingerprint": plain(fingerprint)}
     if not path.exists():
         about |= {"origin": plain(origin)} if origin else {}

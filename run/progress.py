@@ -15,7 +15,6 @@ from typing import Any
 from tqdm import tqdm
 
 from get_args import Settings
-from tasks import get_task
 
 # seconds before the first line and between two lines without a terminal
 _FIRST_LINE, _LINE_INTERVAL = 15.0, 60.0
@@ -97,12 +96,12 @@ class Progress:
 
 def online_budget(settings: Settings) -> int:
     """Environment steps after which fine-tuning ends."""
-    return settings.max_online_transitions or get_task(settings.env).online_budget
+    return settings.max_online_transitions or settings.task.online_budget
 
 
 def online_rows(settings: Settings) -> int:
     """Buffer rows to reserve for collected transitions."""
-    horizon = get_task(settings.env).horizon
+    horizon = settings.task.horizon
     iteration = settings.minimum_sapairs_per_iter + settings.num_online_rollouts * horizon
     # twice the buffer's capacity, so that old rows are dropped in large blocks
     capacity = 2 * settings.replay_size * horizon
@@ -147,7 +146,7 @@ class ProgressDisplay:
         """Show a collection; yields a function to call with the environment steps so far."""
         self._begin()
         s = self._settings
-        steps = max(s.minimum_sapairs_per_iter, s.num_online_rollouts * get_task(s.env).horizon)
+        steps = max(s.minimum_sapairs_per_iter, s.num_online_rollouts * s.task.horizon)
         with self._shown(f"{self._progress.place}, collection", steps, "steps") as show:
             yield show
 

@@ -24,6 +24,7 @@ from run.files import CONFIG_FILE
 from run.progress import Progress, online_budget
 from run.state import FINISHED, RunSession
 from run.stopping import Complete
+from tasks.task_file import recorded_task
 from trajectories import Moments
 from utils import UserError, json_object
 
@@ -58,7 +59,7 @@ def read_settings(argv: Sequence[str] | None = None, recurrent: bool = False) ->
             f"--run_dir {settings.run_dir}: a resumed run stays in its folder; drop the flag"
         )
     flags = {name: recorded[name] for name in FLAGS} | given | {"run_dir": settings.resume}
-    return make_settings(flags, recurrent)
+    return make_settings(flags, recurrent, recorded["own_task"])
 
 
 def _read_config(settings: Settings) -> dict[str, Any]:
@@ -83,7 +84,9 @@ def _recorded_settings(config: Mapping[str, Any], settings: Settings) -> Setting
         raise UserError(
             f"--resume {settings.resume}: this run {kind} recurrent critics; use {script}"
         )
-    return parse_args(to_argv(config["settings"]), was_recurrent)
+    path = Path(settings.resume) / CONFIG_FILE
+    task = recorded_task(config["task"], path) if "task" in config else None
+    return parse_args(to_argv(config["settings"]), was_recurrent, task)
 
 
 @dataclass

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from get_args import FLAGS, Settings, flag_type
-from tasks import get_task
+from tasks.task_file import change_notice
 from utils import UserError
 
 
@@ -26,7 +27,7 @@ def check_settings(settings: Settings) -> None:
     """
     for name in FLAGS:
         check_value(name, getattr(settings, name))
-    get_task(settings.env)
+    settings.task  # noqa: B018 - raises for an unknown one
     checks = [_check_paths, check_model, _check_algorithm, _check_policy, _check_critic]
     checks.append(_check_ablations)
     for check in checks:
@@ -75,6 +76,15 @@ def _check_paths(s: Settings) -> None:
     _refuse_if(
         s.init_optimizer == 1 and not s.init_from,
         "--init_optimizer 1: there is no run to take optimisers from; add --init_from",
+    )
+    _refuse_if(
+        s.own_task is not None and s.env_backend == "d4rl",
+        "--env_backend d4rl: has only D4RL's tasks; drop it for a --task_file",
+    )
+    _refuse_if(
+        s.own_task is not None and not s.dataset and s.max_pretrain_iters > 0,
+        f"--task_file {s.task_file}: no dataset to pretrain on; add --dataset, or "
+        "--max_pretrain_iters 0 to learn purely online",
     )
     _refuse_if(not s.save_dir, "--save_dir is empty; give a folder")
     _refuse_if(not s.data_dir, "--data_dir is empty; give a folder")
@@ -166,7 +176,7 @@ def _check_critic(s: Settings) -> None:
         "--gamma 1: needs a time-aware critic; add --critic_time_aware 1 (or 2), or decrease "
         "--gamma",
     )
-    last = min(get_task(s.env).horizon, 999)
+    last = min(s.task.horizon, 999)
     _refuse_if(
         s.critic_time_aware == 2 and s.critic_time_dim < last.bit_length(),
         f"--critic_time_dim {s.critic_time_dim}: too few binary digits for the timesteps of "
@@ -239,7 +249,10 @@ def _check_recurrent(s: Settings) -> None:
 
 def notices(settings: Settings) -> list[str]:
     """Notices about allowed but unusual settings, one sentence each."""
-    found = []
+    found: list[str] = []
+    if settings.own_task is not None and settings.resume:
+        changed = change_notice(Path(settings.task_file), settings.own_task)
+        found += [changed] if changed else []
     if settings.env_alias:
         found.append(f"--env {settings.env_alias} is an alias of {settings.env}")
     if settings.arch != Settings.arch and not settings.recurrent:
@@ -258,7 +271,7 @@ def notices(settings: Settings) -> list[str]:
             "iterations may collect very few steps; consider --minimum_sapairs_per_iter 1000 "
             "(--force_no_minimum 1 silences this)"
         )
-    normalised = get_task(settings.env).critic_layernorm or settings.override_layernorm == 1
+    normalised = settings.task.critic_layernorm or settings.override_layernorm == 1
     if settings.critic_normalization != "layernorm" and (
         not normalised or settings.override_layernorm == -1
     ):

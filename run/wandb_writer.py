@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation import RETURN, SCORE
 from get_args import Settings
 from run.files import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE
-from tasks import get_task
 
 STEP = "total_transitions_sampled"
-_SCORE = "evaluation/normalized_score"
 # prefixes of metrics, see docs/METRICS.md
 _GROUPS = ("evaluation", "aug_traj", "training", "replay", "time")
 # wandb's limit
@@ -75,7 +74,8 @@ class WandbWriter:
         self.address = self._run.url
         for group in _GROUPS:
             self._run.define_metric(f"{group}/*", step_metric=STEP)
-        self._run.define_metric(_SCORE, step_metric=STEP, summary="last,max")
+        score = SCORE if settings.task.scored else RETURN
+        self._run.define_metric(score, step_metric=STEP, summary="last,max")
 
     def write(self, row: Mapping[str, Any], number: int) -> None:
         # with explicit steps wandb counts a row that a resumed run repeats only once
@@ -100,7 +100,7 @@ class WandbWriter:
 
 def tags(settings: Settings, method: str) -> list[str]:
     """Tags to filter runs by."""
-    words = [settings.env, get_task(settings.env).family, method, f"seed{settings.seed}"]
+    words = [settings.env, settings.task.family, method, f"seed{settings.seed}"]
     if settings.exp_name not in ("", "default"):
         words.append(settings.exp_name)
     if settings.delayed_reward:
@@ -116,4 +116,4 @@ def config_of(settings: Settings, config: Mapping[str, Any]) -> dict[str, Any]:
     method = config["method"] + settings.suffix
     about = {"task": settings.env, "method": method, "sweep": settings.exp_name}
     about |= {"origin": config["origin"]} if "origin" in config else {}
-    return dataclasses.asdict(settings) | about | {"family": get_task(settings.env).family}
+    return dataclasses.asdict(settings) | about | {"family": settings.task.family}

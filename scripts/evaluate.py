@@ -1,7 +1,7 @@
 """Evaluate a policy: mean return, normalised score with a 95% interval, length, success rate.
 
     python scripts/evaluate.py FOLDER [--episodes N] [--rtg R [R ...]] [--context C] [--seed S]
-        [--video FILE.gif|FILE.mp4] [--plot FILE.png] [--verbose | --json]
+        [--video FILE.gif|FILE.mp4] [--plot FILE.png] [--task_file FILE] [--verbose | --json]
 
 FOLDER is an exported policy (scripts/export_policy.py) or a run. Episode i has an environment of
 seed S + i and the policy takes its mean action, so results are reproducible. The interval is a
@@ -18,6 +18,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ import numpy as np
 from fast_cpu.device_tuning import tune_device
 from get_args import OneLineParser
 from policy_export import Policy, open_policy
+from policy_export.checks import task_facts
 from policy_export.playing import play, summarise
+from policy_export.policy import POLICY_FILE
 from reporting.intervals import bootstrap, mean_over_runs
 from run.config import plain
 from run.video import check_kind
+from tasks import OwnTask
+from tasks.task_file import read_task_file
 from utils import UserError, run_command, select_device, user_path
 
 _LARGEST_SEED = 2**32 - 1
@@ -40,10 +45,7 @@ _LARGEST_SEED = 2**32 - 1
 def report(result: dict[str, Any], verbose: bool) -> str:
     """The results as text, with a table of the episodes if `verbose`."""
     count, faults = result["episodes"], result["env_faults"]
-    score, returns = f"{result['normalized_score']:.2f}", f"{result['return_mean']:.2f}"
-    if result["normalized_score_interval"] is not None:
-        low, high = result["normalized_score_interval"]
-        score += f" (95% interval {low:.2f} to {high:.2f})"
+    returns = f"{result['return_mean']:.2f}"
     if count > 1:
         returns += f" ± {result['return_std']:.2f} (standard deviation over episodes)"
     lines = _table(result) if verbose else []
@@ -51,7 +53,7 @@ def report(result: dict[str, Any], verbose: bool) -> str:
         f"{result['task']}: {count} episode{'s' * (count > 1)}, seed {result['seed']}, target "
         f"return {result['rtg']:g}, context {result['context']}",
         f"return            {returns}",
-        f"normalised score  {score}",
+        *_headline(result),
         f"length            {result['length_mean']:.1f} steps",
     ]
     if result["success_rate"] is not None:
@@ -74,14 +76,26 @@ def comparison(results: Sequence[dict[str, Any]]) -> str:
     for result in results:
         low_high = result["training_return_interval"]
         interval = "-" if low_high is None else f"{low_high[0]:.2f} to {low_high[1]:.2f}"
+        score = result["normalized_score"]
         lines.append(
             f"{result['rtg']:>10g} {result['training_return_mean']:>10.2f} {interval:>23} "
-            f"{result['normalized_score']:>8.2f} {result['length_mean']:>8.1f}"
+            f"{'-' if score is None else f'{score:.2f}':>8} {result['length_mean']:>8.1f}"
         )
     faults = sum(result["env_faults"] for result in results)
     return "\n".join(
         [*lines, *([f"{faults} episodes ended by an environment fault"] * bool(faults))]
     )
+
+
+def _headline(result: dict[str, Any]) -> list[str]:
+    """The score with its interval; without reference scores, the interval of the return."""
+    scored = result["normalized_score"] is not None
+    interval = result["normalized_score_interval" if scored else "return_interval"]
+    text = "95% interval {:.2f} to {:.2f}".format(*interval) if interval else ""
+    if scored:
+        score = f"normalised score  {result['normalized_score']:.2f}"
+        return [f"{score} ({text})" if text else score]
+    return [f"                  {text} (of the mean)"] if text else []
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -102,7 +116,8 @@ def evaluate(policy: Policy, rtg: float, args: argparse.Namespace) -> dict[str, 
     )
     head = {"task": policy.task.name, "seed": args.seed, "rtg": rtg, "context": context}
     result = head | summarise(episodes, policy.task)
-    for name in ("normalized_score", "training_return"):
+    kinds = ["normalized_score" if policy.task.scored else "return", "training_return"]
+    for name in kinds:
         result[f"{name}_interval"] = _interval(result["per_episode"][name])
     return plain(result)
 
@@ -132,12 +147,14 @@ def _number(text: str) -> float:
 
 def _table(result: dict[str, Any]) -> list[str]:
     each = result["per_episode"]
+    scored = each["normalized_score"] is not None
     lines = [f"{'seed':>10} {'return':>12} {'score':>9} {'length':>7} success"]
     for i in range(result["episodes"]):
         success = {True: "yes", False: "no", None: "-"}[each["success"][i]]
+        score = f"{each['normalized_score'][i]:.2f}" if scored else "-"
         lines.append(
             f"{result['seed'] + i:>10} {each['return'][i]:>12.2f} "
-            f"{each['normalized_score'][i]:>9.2f} {each['length'][i]:>7} {success}"
+            f"{score:>9} {each['length'][i]:>7} {success}"
             + (" (fault)" if each["faulted"][i] else "")
         )
     return lines
@@ -162,6 +179,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--video", type=user_path, help="GIF or MP4 file for the first episode")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N "
                         "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--task_file", type=user_path, help="task file of a policy trained with "
+                        "one, to evaluate it in this file's environment")  # fmt: skip
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--verbose", action="store_true", help="also print each episode")
     output.add_argument("--json", action="store_true", help="print a JSON object instead of text")
@@ -191,6 +210,31 @@ def check_args(args: argparse.Namespace) -> None:
         check_format(args.plot, "--plot")
 
 
+def _with_environment(policy: Policy, args: argparse.Namespace) -> Policy:
+    """The policy with the task of --task_file, if given.
+
+    Raises:
+        UserError: the tasks differ, or a policy file alone would decide which module to import.
+    """
+    if args.task_file is not None:
+        task = read_task_file(args.task_file.absolute())
+        ours, theirs = ({**task_facts(each), "definition": 0} for each in (task, policy.task))
+        if not isinstance(policy.task, OwnTask) or ours != theirs:
+            raise UserError(
+                f"--task_file {args.task_file}: the policy was trained on another task; compare "
+                f"name, spaces, rewards and rtg_scale with those in {args.folder}"
+            )
+        return replace(policy, task=task)
+    if isinstance(policy.task, OwnTask) and (args.folder / POLICY_FILE).is_file():
+        code = policy.task.entry_point or policy.task.environment
+        if ":" in code:
+            raise UserError(
+                f"{args.folder}: its environment is the code {code}, which a policy file alone "
+                "does not run; add --task_file"
+            )
+    return policy
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     args = parse_args(argv)
@@ -198,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_args(args)
         device = select_device(args.device)
         tune_device(device)
-        policy = open_policy(args.folder, device, args.best)
+        policy = _with_environment(open_policy(args.folder, device, args.best), args)
         targets = args.rtg or [policy.settings.eval_rtg]
         results = [evaluate(policy, rtg, args) for rtg in targets]
         several = len(results) > 1

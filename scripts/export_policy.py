@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from evaluation import SCORE, headline
 from get_args import OneLineParser
 from policy_export import Policy, save_policy
 from policy_export.policy import policy_of_run
@@ -32,8 +33,9 @@ def summary(policy: Policy) -> str:
         f"{policy.task.name}, {origin['method']}, {weights:,} parameters, "
         f"{origin['phase']} iteration {origin['iterations'][origin['phase']]}"
     )
-    score = scores.get("evaluation/normalized_score")
-    return text if score is None else f"{text}, normalised score {float(score):.2f} in the run"
+    name, value = headline(scores)
+    what = "normalised score" if name == SCORE else "return"
+    return f"{text}, {what} {value:.2f} in the run" if name in scores else text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from evaluation import SCORE, headline
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED
 from sweeps.folders import status_of
 from sweeps.plan import SweepRun
-from sweeps.state import PLANNED, SCORE, STATES, metric_rows
+from sweeps.state import PLANNED, STATES, metric_rows
 
 # states with another name in the output
 _WORDS = {PLANNED: "waiting", FINISHED: "done"}
@@ -32,7 +33,8 @@ def progress(run: SweepRun) -> str:
     parts = [f"{phase} {rows[-1]['iteration']}/{of}"]
     if steps := rows[-1].get("total_transitions_sampled"):
         parts.append(f"{steps:,} steps")
-    parts += [f"score {row[SCORE]:.1f}" for row in rows if SCORE in row][-1:]
+    evaluated = [found for row in rows if (found := headline(row))[0] in row]
+    parts += [f"{'score' if k == SCORE else 'return'} {x:.1f}" for k, x in evaluated][-1:]
     return ", ".join(parts)
 
 

@@ -14,7 +14,6 @@ from run.files import CONFIG_FILE, STATUS_FILE
 from run.state import FAILED, FINISHED, KILLED, RUNNING
 from sweeps.plan import Sweep, SweepRun
 from sweeps.state import ENDED, PLANNED, Status, read_status
-from tasks import get_task
 from utils import UserError, json_object
 
 # flags that a later call may raise, to continue finished runs
@@ -85,7 +84,7 @@ def problems(runs: Sequence[SweepRun], todo: Sequence[SweepRun]) -> list[str]:
             _check_folder(run)
             if run in starting:
                 settings = run.settings
-                dataset_path(get_task(run.task), Path(settings.data_dir), settings.dataset)
+                dataset_path(run.settings.task, Path(settings.data_dir), settings.dataset)
         except UserError as error:
             found[str(error)] = None
     return list(found)
@@ -119,7 +118,7 @@ def is_longer(run: SweepRun) -> bool:
     recorded = _recorded_settings(run)
     old, new = (
         (settings["max_online_iters"],
-         settings["max_online_transitions"] or get_task(run.task).online_budget)
+         settings["max_online_transitions"] or run.settings.task.online_budget)
         for settings in (vars(run.settings) | recorded, vars(run.settings))
     )  # fmt: skip
     return old != new and all(more >= less for more, less in zip(new, old, strict=True))

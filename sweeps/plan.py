@@ -35,6 +35,7 @@ from sweeps.sharing import (
 )
 from sweeps.state import read_status
 from tasks import TASKS
+from tasks.task_file import read_task_file
 from utils import UserError
 
 # fields of the file and their types
@@ -152,7 +153,8 @@ def _nearest(word: str, known: Any) -> str:
 def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Sequence[str]) -> Sweep:
     if not _LABEL.fullmatch(name):
         raise UserError(f"name {name!r}: use letters, digits and + . _ -")
-    tasks = _tasks(_listed(content, "tasks"))
+    own = _own_tasks(content)
+    tasks = _tasks(_listed({"tasks": own} | content, "tasks"), own)
     methods = _methods(_listed(content, "methods"))
     seeds = _listed(content, "seeds")
     if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
@@ -170,7 +172,7 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
     runs: list[SweepRun] = []
     for task in tasks:
         own = [w for p, words in by_pattern.items() if fnmatchcase(task, p) for w in words]
-        base = TASK_FLAGS[task] if published else []
+        base = TASK_FLAGS.get(task, []) if published else []
         for method, flags in methods.items():
             # flags of a method defined in the file override those of all runs
             given = METHOD_FLAGS[method] if flags is None else []
@@ -207,14 +209,22 @@ def _listed(content: dict[str, Any], name: str) -> list[Any]:
     return content[name]
 
 
-def _tasks(entries: list[Any]) -> list[str]:
+def _own_tasks(content: dict[str, Any]) -> list[str]:
+    """Names of the tasks in the task files among the flags."""
+    by_task = content.get("task_flags", {}).values()
+    flags = [each for each in (content.get("flags"), *by_task) if isinstance(each, Mapping)]
+    files = [str(each["task_file"]) for each in flags if each.get("task_file")]
+    return [read_task_file(Path(file).expanduser().absolute()).name for file in files]
+
+
+def _tasks(entries: list[Any], own: Sequence[str]) -> list[str]:
     """Tasks by name or pattern ("hopper-*"), each once, in the given order."""
     tasks = []
     for entry in entries:
         name = ALIASES.get(str(entry), str(entry))
-        fits = [task for task in TASK_FLAGS if fnmatchcase(task, name)]
+        fits = [task for task in (*TASK_FLAGS, *own) if fnmatchcase(task, name)]
         if not fits:
-            near = ", ".join(difflib.get_close_matches(name, TASK_FLAGS, n=3, cutoff=0.4))
+            near = ", ".join(difflib.get_close_matches(name, [*TASK_FLAGS, *own], n=3, cutoff=0.4))
             problem = "no published flags" if name in TASKS else "unknown task"
             raise UserError(f"tasks: {entry}: {problem}; similar names: {near or 'none'}")
         tasks += fits

@@ -30,7 +30,6 @@ PLANNED, PRUNED = "planned", "pruned"
 STATES = (PLANNED, RUNNING, FINISHED, PRUNED, STOPPED, FAILED, KILLED, DIVERGED, UNFINISHED)
 # nothing is left to do; a diverged run would diverge again, at the same update
 ENDED = (FINISHED, PRUNED, DIVERGED)
-SCORE = "evaluation/normalized_score"
 
 
 @dataclass

@@ -25,13 +25,14 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from evaluation import headline
 from run.state import RUNNING
 from run.stopping import StopSignal
 from sweeps.attempt import ROOT, Allocation, Attempt, retried
 from sweeps.folders import fail, is_ready, plan, status_of
 from sweeps.plan import Sweep, SweepRun, with_flags
 from sweeps.search import Search, iterations, phase_to_compare
-from sweeps.state import ENDED, PRUNED, SCORE, in_use, metric_rows
+from sweeps.state import ENDED, PRUNED, in_use, metric_rows
 from utils import UserError
 
 # GPUs per run, if there are any and the sweep has no field gpus
@@ -61,9 +62,9 @@ def evaluations(run: SweepRun) -> list[dict[str, Any]]:
     """Score and iteration of each evaluation; 0 in the phase that ASHA does not compare."""
     compared = phase_to_compare(run.settings)
     return [
-        {"score": row[SCORE], "iteration": row["iteration"] * (row["phase"] == compared)}
+        {"score": headline(row)[1], "iteration": row["iteration"] * (row["phase"] == compared)}
         for row in metric_rows(run.folder)
-        if SCORE in row
+        if headline(row)[0] in row
     ]
 
 

@@ -5,6 +5,7 @@ Source: the published runs (Yan, Schwing, Wang 2024, arXiv 2410.24108).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,6 +31,16 @@ class Task(D4RLTask):
     critic_layernorm: bool = True
     online_budget: int = 1_050_000
     script: str = "download_gym_datasets.py"
+
+    @property
+    def scored(self) -> bool:
+        """Whether reference scores define normalised scores."""
+        return math.isfinite(self.ref_min_score)
+
+    @property
+    def action_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Low and high bounds of the environment's actions; None if they are -1 and 1."""
+        return None
 
     def training_reward(self, raw: Reward) -> Reward:
         """The reward used in training, from the raw reward of the environment or the dataset."""

@@ -44,7 +44,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], **options) -> Path:
     return path
 
 
-def dataset_fault(path: Path, task: Task) -> str:
+def dataset_fault(path: Path | None, task: Task) -> str:
     """The error message of loading, which must be one line that begins with the path."""
     with pytest.raises(UserError) as error:
         load_dataset(path, task)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from get_args import Settings
 from logger import Logger
@@ -18,16 +19,18 @@ METHODS: dict[str, dict[str, object]] = {
 }
 
 
-def finished_run(folder: Path, before: float | None, scores: list[float], **flags: object) -> Path:
+def finished_run(
+    folder: Path, before: float | None, scores: list[float], metric: Any = SCORE, **flags: object
+) -> Path:
     """A run with an evaluation after pretraining and after every 100 steps, and a recorded end."""
     folder.mkdir(parents=True)
     settings = replace(Settings(), log_to_tb=False, **flags)  # type: ignore[arg-type]
     log = Logger(folder, settings, {"mean_normalized_score": 44.32})
     if before is not None:
-        log.log("pretrain", 0, 0, {SCORE: -1.0})
-        log.log("pretrain", 1, 0, {SCORE: before})
+        log.log("pretrain", 0, 0, {metric: -1.0})
+        log.log("pretrain", 1, 0, {metric: before})
     for i, score in enumerate(scores):
-        log.log("online", 2 * i, 100 * (i + 1), {SCORE: score})
+        log.log("online", 2 * i, 100 * (i + 1), {metric: score})
         log.log("online", 2 * i + 1, 100 * (i + 1) + 5, {"training/Q_mean": 1.0})
     log.finish()
     (folder / LOCK_FILE).touch()

@@ -225,7 +225,7 @@ def test_dataset_path(tmp_path):
         dataset_path(task, tmp_path, str(tmp_path / "mine.hdf5"))
     (tmp_path / "hopper-medium-v2.hdf5").touch()
     (tmp_path / "mine.hdf5").touch()
-    assert dataset_path(task, tmp_path, str(tmp_path / "mine.hdf5")).name == "mine.hdf5"
+    assert dataset_path(task, tmp_path, str(tmp_path / "mine.hdf5")) == tmp_path / "mine.hdf5"
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)

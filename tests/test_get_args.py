@@ -26,6 +26,7 @@ from utils import UserError
 OWN_FLAGS = {
     "env_backend": ("str", "native"),
     "legacy_python": ("str", ""),
+    "task_file": ("str", ""),
     "dataset": ("str", ""),
     "policy": ("str", "transformer"),
     "actor_optimizer": ("str", "lamb"),
@@ -124,7 +125,7 @@ def test_switches_take_words(word: str, value: int) -> None:
 
 def test_a_leading_tilde_is_expanded_in_paths() -> None:
     for name in flags_with("path"):
-        value = getattr(parse_args([f"--{name}=~/x"]), name)
+        value = getattr(make_parser().parse_args([f"--{name}=~/x"]), name)
         assert value == str(Path.home() / "x")
     assert parse_args(["--suffix=~x"]).suffix == "~x"
     assert parse_args(["--dataset=mine.hdf5"]).dataset == str(Path.cwd() / "mine.hdf5")
@@ -207,6 +208,7 @@ def test_published_command_is_accepted(command: list[str], extra: str) -> None:
 
 REFUSED = [
     (["--env", "hopper-medum-v2"], "hopper-medium-v2"),
+    (["--task_file", "/nowhere.yaml"], "--task_file /nowhere.yaml: cannot be read"),
     (["--K", "0"], "--K"),
     (["--eval_context_length", "0"], "--eval_context_length"),
     (["--eval_context_length", "6", "--K", "5"], "--eval_context_length"),
@@ -461,7 +463,8 @@ def values_of(name: str) -> st.SearchStrategy:
 
 @given(st.fixed_dictionaries({}, optional={name: values_of(name) for name in FLAGS}))
 def test_settings_survive_the_command_line(values: dict) -> None:
-    values.pop("resume", None)  # reads a folder
+    for name in ("resume", "task_file"):  # read files
+        values.pop(name, None)
     if values.get("env") == "hopper-medium-random-v2":
         values.pop("env")
     if values.get("init_from"):

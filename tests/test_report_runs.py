@@ -79,8 +79,8 @@ def test_runs_that_only_a_sweep_recorded(tmp_path):
     assert warnings == []
 
 
-@pytest.mark.parametrize("content", [{"state": "crashed"}, {"state": "planned", "task": "pong"}])
-def test_unknown_states_and_tasks_are_rejected(tmp_path, content):
+@pytest.mark.parametrize("content", [{"state": "crashed"}, {"state": "planned", "seed": "pong"}])
+def test_unknown_states_and_seeds_are_rejected(tmp_path, content):
     status(tmp_path, **content)
     with pytest.raises(UserError, match=str(tmp_path)):
         read_run(tmp_path)
