@@ -88,7 +88,7 @@ def test_the_examples_of_the_page_are_valid(tmp_path, heavy):
     assert (task.eval_rtg, task.online_rtg) == (-300, -300)
     (env,) = make_vector(task, [0]).envs
     assert env.env.unwrapped.m == 1.5
-    for line in "".join(blocks("bash")).splitlines():
+    for line in "".join(blocks("bash")).replace("\\\n", " ").splitlines():
         argv = line.replace("pendulum.yaml", str(write_task(tmp_path))).split()
         assert parse_args(argv[2:]).env == "pendulum"
     keys = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
