@@ -1,4 +1,6 @@
-"""Ablations of data collection: a target-return curriculum and a jump start, both off by default.
+"""Collecting episodes online, and its ablations: a target-return curriculum and a jump start.
+
+Both ablations are off by default:
 
 - Curriculum: the target return starts low and rises to the final target.
 - Jump start (Uchendu et al. 2022, arXiv 2204.02372): the pretrained policy acts for the first h
@@ -12,14 +14,18 @@ number of episodes collected so far; those collected in parallel share it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from build_networks import slow_copy
-from decision_transformer import Actor, PolicyOutput
+from decision_transformer import Actor, Noise, PolicyOutput
+from evaluation import Episode, RolloutSettings, collect_episodes, exploring_action, rollout
 from get_args import Settings
+from run.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -123,3 +129,61 @@ class JumpStart:
         if state is not None:
             self._guide = slow_copy(actor)
             self._guide.load_state_dict(state)
+
+
+@dataclass
+class Collector:
+    """Plays the episodes of online iterations.
+
+    Attributes:
+        settings: The run's settings.
+        envs: The environments that episodes are collected in, in parallel.
+        acting: How the policy acts.
+        noise: Source of the exploration noise.
+        schedules, jump_start: Target return, and which policy acts.
+    """
+
+    settings: Settings
+    envs: Any
+    acting: RolloutSettings
+    noise: Noise
+    schedules: Schedules
+    jump_start: JumpStart = field(default_factory=JumpStart)
+
+    def collect(
+        self,
+        actor: Actor,
+        iteration: int,
+        episode: int,
+        show: Callable[[int], object] = lambda steps: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Episode]:
+        """The episodes of an iteration, at least `--minimum_sapairs_per_iter` steps.
+
+        Args:
+            actor: The policy.
+            iteration, episode: Iterations and episodes finished before.
+            show: Called after each environment step with the iteration's number of steps.
+            stop: Whether to stop early, checked before each rollout.
+
+        Raises:
+            Stopped: `stop` returned true.
+            UserError: an action is NaN, or environment faults leave no steps.
+        """
+        actor.train(self.settings.online_data_mode == "train")
+
+        def play(done: list[Episode]) -> list[Episode]:
+            if stop():
+                raise Stopped
+            place = iteration, episode + len(done)
+            steps = sum(each.length for each in done)
+            return rollout(
+                self.jump_start.policy(actor, self.schedules.guided_steps(*place)),
+                self.envs,
+                self.acting,
+                self.schedules.target_return(*place),
+                partial(exploring_action, noise=self.noise, std=self.settings.expl_noise),
+                lambda: show(steps + int(self.envs.steps.sum())),
+            )
+
+        return collect_episodes(play, self.acting.task, self.settings.minimum_sapairs_per_iter)

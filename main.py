@@ -9,15 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from collecting import JumpStart, Schedules
+from collecting import Collector, Schedules
 from data import dataset_path, load_dataset
 from evaluation import (
-    Episode,
     RolloutSettings,
-    collect_episodes,
     collection_metrics,
     evaluation_metrics,
-    exploring_action,
     headline,
     rollout,
 )
@@ -28,7 +25,7 @@ from policy_export.initial import open_source
 from replay_buffer import ReplayBuffer
 from rl_gradients import OnPolicyGradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
-from run.checkpoint import CheckpointStore
+from run.checkpoint import CheckpointStore, rng_state, set_rng_state
 from run.files import VIDEO_FOLDER
 from run.folder import create_run_dir, method_name
 from run.progress import Progress, ProgressDisplay, online_budget, online_rows
@@ -79,8 +76,10 @@ class Experiment:
             self.on_policy = OnPolicyBuffer(
                 self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
             )
-        self.schedules = Schedules(settings, float(data.returns.mean()))
-        self.jump_start = JumpStart()
+        self.collector = Collector(
+            settings, self.online_envs, self.rollout_settings, self.trainer.noise,
+            Schedules(settings, float(data.returns.mean())),
+        )  # fmt: skip
         self.progress = resumed.progress if resumed else Progress()
         self.display = ProgressDisplay(settings, self.progress)
 
@@ -182,14 +181,18 @@ class Experiment:
 
     def collect(self) -> dict[str, float]:
         """Collect the iteration's episodes into the replay buffer; returns their metrics."""
-        s, actor, progress = self.settings, self.trainer.nets.actor, self.progress
-        start = time.perf_counter()
-        actor.train(s.online_data_mode == "train")
-        schedule = self.schedules.metrics(progress.iteration, progress.episodes)
-        with self.display.collection() as show:
-            episodes = collect_episodes(
-                partial(self._explore, show=show), self.task, s.minimum_sapairs_per_iter
-            )
+        progress, actor, start = self.progress, self.trainer.nets.actor, time.perf_counter()
+        place = progress.iteration, progress.episodes
+        draws = rng_state(self.device), self.online_envs.rng_states()
+        try:
+            with self.display.collection() as show:
+                episodes = self.collector.collect(actor, *place, show, self._stop)
+        except Stopped:
+            # a resumed run starts the iteration over
+            set_rng_state(draws[0], self.device)
+            self.online_envs.set_rng_states(draws[1])
+            self.checkpoints.save(checkpoint_state(self), self.buffer.collected)
+            raise
         progress.episodes += len(episodes)
         stored = [episode for episode in episodes if episode.length > 0]
         if self.on_policy is not None:
@@ -198,26 +201,8 @@ class Experiment:
             for episode in stored:
                 self.buffer.add(episode.trajectory)
         progress.transitions += sum(episode.length for episode in stored)
-        metrics = collection_metrics(episodes, self.task) | schedule
+        metrics = collection_metrics(episodes, self.task) | self.collector.schedules.metrics(*place)
         return metrics | {"time/rollout": time.perf_counter() - start}
-
-    def _explore(self, done: Sequence[Episode], show: Callable[[int], object]) -> list[Episode]:
-        """Play the next exploration episodes.
-
-        Args:
-            done: The iteration's episodes so far.
-            show: Called after each environment step with the iteration's number of steps.
-        """
-        place = self.progress.iteration, self.progress.episodes + len(done)
-        steps = sum(episode.length for episode in done)
-        return rollout(
-            self.jump_start.policy(self.trainer.nets.actor, self.schedules.guided_steps(*place)),
-            self.online_envs,
-            self.rollout_settings,
-            self.schedules.target_return(*place),
-            partial(exploring_action, noise=self.trainer.noise, std=self.settings.expl_noise),
-            lambda: show(steps + int(self.online_envs.steps.sum())),
-        )
 
     def evaluate(self) -> dict[str, float]:
         """Run the evaluation episodes with mean actions; returns their metrics."""
@@ -239,7 +224,7 @@ class Experiment:
             self.progress.phase = phase
             self.trainer.start_phase(*self._coefficients())
             if phase == "online" and self.settings.jump_start_steps:
-                self.jump_start.start(self.trainer.nets.actor)
+                self.collector.jump_start.start(self.trainer.nets.actor)
 
     def _coefficients(self) -> tuple[float, ...]:
         """Weights of the phase's RL loss, supervised loss and distance to the previous policy."""

@@ -34,7 +34,7 @@ class Parts(Protocol):
     trainer: Any
     buffer: ReplayBuffer
     on_policy: OnPolicyBuffer | None
-    jump_start: Any
+    collector: Any
     eval_envs: EnvVector
     online_envs: EnvVector
 
@@ -72,7 +72,7 @@ def checkpoint_state(run: Parts) -> dict[str, Any]:
         "trainer": run.trainer.state_dict(),
         "buffer": run.buffer.state_dict(),
         "online_buffer": None if on_policy is None else on_policy.state_dict(),
-        "jump_start": run.jump_start.state_dict(),
+        "jump_start": run.collector.jump_start.state_dict(),
         "rng": rng_state(run.device),
         "eval_rng": run.eval_envs.rng_states(),
         "online_rng": run.online_envs.rng_states(),
@@ -115,7 +115,7 @@ def restore(run: Parts, state: dict[str, Any]) -> None:
     actor = run.trainer.nets.actor
     if run.on_policy is not None:
         run.on_policy.load_state_dict(state["online_buffer"], actor)
-    run.jump_start.load_state_dict(state["jump_start"], actor)
+    run.collector.jump_start.load_state_dict(state["jump_start"], actor)
     run.eval_envs.set_rng_states(state["eval_rng"])
     run.online_envs.set_rng_states(state["online_rng"])
     set_rng_state(state["rng"], run.device)
