@@ -76,9 +76,10 @@ class Experiment:
             self.on_policy = OnPolicyBuffer(
                 self.buffer, self.trainer.algorithm, settings.batch_size, settings.K
             )
+        mean_return = float(data.returns.mean()) if data.num_trajectories else 0.0
         self.collector = Collector(
             settings, self.online_envs, self.rollout_settings, self.trainer.noise,
-            Schedules(settings, float(data.returns.mean())),
+            Schedules(settings, mean_return),
         )  # fmt: skip
         self.progress = resumed.progress if resumed else Progress()
         self.display = ProgressDisplay(settings, self.progress)

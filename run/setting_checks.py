@@ -187,6 +187,11 @@ def _check_critic(s: Settings) -> None:
 def _check_ablations(s: Settings) -> None:
     start = s.rtg_curriculum_start
     _refuse_if(
+        s.own_task is not None and not s.dataset and s.rtg_curriculum_decay > 0 and start is None,
+        f"--rtg_curriculum_decay {s.rtg_curriculum_decay}: without a dataset there is no mean "
+        "return to start from; add --rtg_curriculum_start",
+    )
+    _refuse_if(
         s.rtg_curriculum_iters > 0 and s.rtg_curriculum_decay > 0,
         f"--rtg_curriculum_iters {s.rtg_curriculum_iters} --rtg_curriculum_decay "
         f"{s.rtg_curriculum_decay}: two schedules of one target return; drop one of them",
