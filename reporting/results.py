@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import headline
-from get_args import FLAGS, flags_with
+from get_args import flags_with
 from reporting.curves import SCORE, read_rows
 from reporting.intervals import bootstrap, mean_over_runs
 from reporting.runs import RunResult
@@ -55,9 +55,8 @@ def _rounded(value: Any) -> Any:
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's record without the paths and the description of its machine."""
-    settings = dict(config["settings"])
-    for name in flags_with("path"):
-        settings[name] = FLAGS[name].default
+    places = flags_with("path")
+    settings = {name: x for name, x in config["settings"].items() if name not in places}
     return {"settings": settings} | {name: config[name] for name in _FACTS if name in config}
 
 

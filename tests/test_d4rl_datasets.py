@@ -52,7 +52,7 @@ def small_datasets(draw):
     return arrays
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(small_datasets(), st.integers(2, 8))
 def test_transitions_and_episodes_follow_d4rls_rules(arrays, horizon):
     rows = len(arrays["rewards"])

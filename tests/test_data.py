@@ -54,7 +54,7 @@ def assert_equals(dataset, kept, loaded):
     np.testing.assert_allclose(dataset.state_std, states.std(0) + 1e-6, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(FAMILIES),
     st.integers(1, 120),

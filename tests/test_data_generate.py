@@ -177,7 +177,7 @@ class TestBallDriver:
         assert not driver.act(3.0, 1.11, 0.0, 0.0)[2]  # slow, but not near enough
         assert driver.act(3.0, 1.05, 0.0, 0.0)[2]
 
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(st.integers(0, 10**6), st.sampled_from(sorted(MAZES)))
     def test_noise_of_goals_and_waypoints(self, seed, layout):
         rng = np.random.default_rng(seed)

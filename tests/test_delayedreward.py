@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delayedreward import RewardDelayer, delay_rewards
@@ -38,7 +38,6 @@ def test_rewards_are_paid_at_block_and_episode_ends_only(case):
         start += length
 
 
-@settings(deadline=None)
 @given(LENGTHS_DELAY_SEED)
 def test_environments_delay_like_datasets(case):
     lengths, delay, seed = case

@@ -36,7 +36,7 @@ def test_reset_distribution(layout):
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(sorted(MAZES)),
     st.integers(0, 2**31 - 1),

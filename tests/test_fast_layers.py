@@ -20,7 +20,7 @@ def gradients_of(function, *inputs):
     return [y.detach(), *(x.grad for x in leaves)]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     rows=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     inner=st.integers(1, 40),

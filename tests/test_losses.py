@@ -175,7 +175,7 @@ MASKS = arrays.arrays(bool, (B, K)).filter(lambda mask: mask.any())
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(mask=MASKS, garbage=GARBAGE, seed=st.integers(0, 1000))
 def test_padding_changes_neither_loss_nor_gradient(name, mask, garbage, seed):
     case, mask = CASES[name], torch.from_numpy(mask)
@@ -194,7 +194,7 @@ def test_padding_changes_neither_loss_nor_gradient(name, mask, garbage, seed):
         assert not gradient[..., ~mask].any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(mask=MASKS, garbage=GARBAGE, beta=st.floats(0.2, 5.0))
 def test_padding_gets_no_weight_in_the_softmax(mask, garbage, beta):
     mask = torch.from_numpy(mask)

@@ -79,7 +79,7 @@ def returns_by_loop(rewards, terminals, next_values, last, gamma, td_lambda):
     return out
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     seed=st.integers(0, 1000),

@@ -143,7 +143,7 @@ def slow_subtrajectory(episodes, number, start, steps, mean, std, scale):
     return out
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     offline=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     online=st.lists(st.integers(1, 9), max_size=12),
@@ -208,7 +208,7 @@ def test_memory_stays_bounded():
     assert len(buffer._finals) <= 50
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=25),
     capacity=st.integers(1, 6),

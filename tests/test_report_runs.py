@@ -234,9 +234,7 @@ JSON = st.recursive(
 
 
 @given(data=st.data())
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_config_gives_a_run_or_one_line(tmp_path, data):
     folder = tmp_path / "a"
     if not folder.exists():

@@ -67,7 +67,7 @@ def test_improvement_by_hand():
     assert improvement(x, y)[0] == pytest.approx((3 + 0.5) / 6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(scores_of, st.integers(1, 5), st.integers(0, 10**6))
 def test_metrics_are_those_of_rliable(x, size, seed):
     metrics = pytest.importorskip("rliable.metrics")

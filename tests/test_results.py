@@ -54,7 +54,8 @@ def test_kept_settings_name_no_folder_of_the_machine(runs: Path, tmp_path: Path)
     for path in (tmp_path / "kept").rglob("config.json"):
         config = json.loads(path.read_text())
         assert "command" not in config and "platform" not in config
-        assert str(tmp_path) not in path.read_text()
+        assert not {"data_dir", "run_dir", "save_dir"} & set(config["settings"])
+        assert str(tmp_path) not in path.read_text() and str(ROOT) not in path.read_text()
 
 
 def test_lead_has_an_interval_and_needs_three_seeds(runs: Path) -> None:

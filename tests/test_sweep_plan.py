@@ -194,7 +194,7 @@ def test_published_flags_can_be_left_out(tmp_path) -> None:
     assert run.settings == parse_args(given)
 
 
-@hypothesis.settings(deadline=None, max_examples=20)
+@hypothesis.settings(max_examples=20)
 @given(
     tasks=st.lists(st.sampled_from(sorted(TASK_FLAGS)), min_size=1, max_size=4, unique=True),
     methods=st.lists(st.sampled_from(sorted(METHOD_FLAGS)), min_size=1, unique=True),
