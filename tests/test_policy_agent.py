@@ -32,7 +32,8 @@ def play_one(agent, task, seed, target):
     actions, total = [], 0.0
     for _ in range(task.horizon):
         action = agent.act(obs)
-        obs, reward, done, _, _ = env.step(action)
+        # `step` rescales float32 actions in float32, as D4RL does; evaluations use float64
+        obs, reward, done, _, _ = env.step(action.astype(np.float64))
         agent.observe(reward)
         actions.append(action)
         total += reward
