@@ -1,14 +1,14 @@
 # What `make run` does, in sizes for a CPU of two cores.
 SEED ?= 16
 # transitions of the generated dataset
-RUN_STEPS ?= 100000
+RUN_STEPS ?= 1000000
 RUN_ENV ?= maze2d-umaze-v1
 RUN_ARGS ?= --device cpu --embed_dim 128 --n_layer 2 --n_head 2 --K 1 --eval_context_length 1 \
 	--eval_rtg 120 --online_rtg 120 --num_eval_episodes 50 --replay_size 2500 \
 	--actor_rl_coeff 0.1 --use_entropy_reg 0 --stoc 0 --actor_sup_coeff 1 \
 	--learning_rate 0.001 --warmup_steps 1000 \
 	--weight_decay 0.0001 --critic_learning_rate 0.0002 --num_actor_update_interval 1 \
-	--num_updates_per_pretrain_iter 1500 --max_online_iters 30 --eval_interval 3 \
+	--num_updates_per_pretrain_iter 700 --max_online_iters 33 --eval_interval 3 \
 	--minimum_sapairs_per_iter 1000
 
 PYTHON ?= python3
@@ -33,7 +33,7 @@ setup: $(VENV)/.runtime ## make .venv with what training needs
 
 legacy: $(LEGACY)/.installed ## make .venv-legacy with the original engine, for --env_backend d4rl
 
-run: $(VENV)/.runtime $(RUN_FILE) ## generate a small dataset, pretrain, fine-tune online, plot curve and paths
+run: $(VENV)/.runtime $(RUN_FILE) ## generate a dataset, pretrain, fine-tune online, plot curve and paths
 	@dir="$(RUN_DIR)/$$(date +%Y%m%d-%H%M%S)" && set -x && \
 	$(BIN) main.py --env $(RUN_ENV) --data_dir $(RUN_DATA) --run_dir "$$dir" --seed $(SEED) \
 		$(RUN_ARGS) && \
