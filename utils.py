@@ -21,6 +21,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 import torch
+import yaml
 
 from d4rl_envs.errors import UserError as UserError
 
@@ -204,6 +205,29 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value
+
+
+def yaml_mapping(path: Path, owner: object, expected: str) -> dict[str, Any]:
+    """Read a YAML file whose content is a mapping.
+
+    Args:
+        path: The file.
+        owner: What the error message begins with.
+        expected: What the file should contain, for the error message.
+
+    Raises:
+        UserError: the file is unreadable, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{owner}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{owner}: not YAML ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{owner}: not {expected}")
+    return content
 
 
 @contextmanager

@@ -19,8 +19,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from d4rl_envs.tasks import ALIASES
 from get_args import FLAGS, Settings, flags_with, parse_args, to_argv
 from run.folder import method_name
@@ -36,7 +34,7 @@ from sweeps.sharing import (
 from sweeps.state import read_status
 from tasks import TASKS
 from tasks.task_file import read_task_file
-from utils import UserError
+from utils import UserError, yaml_mapping
 
 # fields of the file and their types
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -126,15 +124,8 @@ def read_sweep(path: Path, save_dir: Path, extra: Sequence[str] = ()) -> Sweep:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: unreadable ({error.strerror}); pass a sweep file") from None
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not YAML ({reason})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a sweep; it needs the fields tasks, methods and seeds")
+    expected = "a sweep; it needs the fields tasks, methods and seeds"
+    content = yaml_mapping(path, path, expected)
     for name, value in content.items():
         if name not in FIELDS:
             raise UserError(f"{path}: {name}: unknown field{_nearest(str(name), FIELDS)}")

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from d4rl_envs.errors import UserError
 from d4rl_envs.tasks import ALIASES
 from tasks.table import TASKS, Task
+from utils import yaml_mapping
 
 # the family of all tasks from task files
 OWN = "own"
@@ -117,15 +116,8 @@ def _identity(path: Path) -> tuple[int, int]:
 @functools.cache
 def _read(path: Path, *_: int) -> OwnTask:
     where = f"--task_file {path}"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: not YAML ({reason})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: not a task; it needs name, environment, horizon and eval_rtg")
+    expected = "a task; it needs name, environment, horizon and eval_rtg"
+    content = yaml_mapping(path, where, expected)
     from tasks.gymnasium_vector import spaces_of  # loads MuJoCo
 
     draft = _make_task(content, where, Spaces(0, (), ()))

@@ -333,7 +333,7 @@ def test_other_files_are_rejected_in_one_line(text, tmp_path, capsys) -> None:
     assert main([str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main([str(tmp_path / "none.yaml")]) == 2
-    assert "unreadable" in capsys.readouterr().err
+    assert "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
