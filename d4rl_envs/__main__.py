@@ -49,7 +49,7 @@ def main() -> int:
     try:
         run(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
     return 2
 
 
