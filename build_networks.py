@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,16 +59,16 @@ def slow_copy(module: Module) -> Module:
     return copy.deepcopy(module).requires_grad_(False).eval()
 
 
-def replay_as_cuda_graphs(*actors: Actor) -> None:
-    """Compile policies in place, so their forward and backward passes replay as CUDA graphs."""
+def compile_policies(*actors: Actor) -> None:
+    """Compile policies in place, which fuses their element-wise operations."""
     for actor in actors:
-        actor.compile(mode="reduce-overhead", fullgraph=True)
+        actor.compile(fullgraph=True)
 
 
 def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimizer:
     """LAMB, or AdamW with `--actor_optimizer adamw`."""
     if settings.actor_optimizer == "adamw":
-        return adamw(actor, settings.learning_rate, settings.weight_decay)
+        return adamw(actor.parameters(), settings.learning_rate, settings.weight_decay)
     # gradients clipped by the trainer are below LAMB's own bound
     bound = 0.0 if settings.grad_clip else LAMB_GRADIENT_BOUND
     return Lamb(
@@ -76,15 +76,25 @@ def make_actor_optimizer(settings: Settings, actor: Actor) -> torch.optim.Optimi
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=bound,
+        capturable=next(actor.parameters()).is_cuda,
     )
 
 
-def adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW in one kernel on a CPU or an NVIDIA GPU, with multi-tensor operations elsewhere."""
-    parameters = list(module.parameters())
-    fused = parameters[0].device.type in ("cpu", "cuda")
+def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in one kernel on a CPU or an NVIDIA GPU, with multi-tensor operations elsewhere.
+
+    On a GPU, CUDA graphs can replay it, and its learning rate is a tensor that they read.
+    """
+    parameters = list(parameters)
+    device = parameters[0].device
+    fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(
-        parameters, lr=lr, weight_decay=weight_decay, fused=fused, foreach=not fused
+        parameters,
+        lr=torch.tensor(lr, device=device) if device.type == "cuda" else lr,
+        weight_decay=weight_decay,
+        fused=fused,
+        foreach=not fused,
+        capturable=device.type == "cuda",
     )
 
 

@@ -150,6 +150,9 @@ class Collector:
     schedules: Schedules
     jump_start: JumpStart = field(default_factory=JumpStart)
 
+    def __post_init__(self) -> None:
+        self._explore = partial(exploring_action, noise=self.noise, std=self.settings.expl_noise)
+
     def collect(
         self,
         actor: Actor,
@@ -182,7 +185,7 @@ class Collector:
                 self.envs,
                 self.acting,
                 self.schedules.target_return(*place),
-                partial(exploring_action, noise=self.noise, std=self.settings.expl_noise),
+                self._explore,
                 lambda: show(steps + int(self.envs.steps.sum())),
             )
 

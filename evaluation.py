@@ -2,7 +2,8 @@
 
 Histories of all episodes are kept in preallocated arrays on the policy's device, and each
 observation is normalised once. At each step the policy receives the recent, unpadded history of the
-environments that are still running.
+environments that are still running. As a CUDA graph (fast_gpu/acting.py) it receives the padded
+history of all environments, which gives the same actions up to rounding.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decision_transformer import Deterministic, Noise, PolicyOutput
+from decision_transformer import Actor, Deterministic, Noise, PolicyOutput
 from delayedreward import RewardDelayer
+from fast_gpu.acting import GraphedActing, Graphs, graphed_acting
 from tasks import Task
 from trajectories import MAX_TIMESTEPS, Trajectory, clamp_action
 from utils import UserError
@@ -62,6 +64,7 @@ class RolloutSettings:
         context_length: Steps of history given to the policy.
         state_mean, state_std: (obs_dim,) for normalising observations.
         delayed_reward: Rewards are paid every M steps; 0 for every step.
+        cuda_graphs: Those made so far, to act with on a GPU; None to act without.
     """
 
     task: Task
@@ -69,6 +72,7 @@ class RolloutSettings:
     state_mean: np.ndarray
     state_std: np.ndarray
     delayed_reward: int = 0
+    cuda_graphs: Graphs | None = None
 
 
 @dataclass
@@ -122,35 +126,56 @@ def exploring_action(
     return clamp_action(action), log_prob
 
 
-class _Histories:
-    """Preallocated normalised states, actions and returns-to-go of n episodes."""
+class _Acting:
+    """The steps of n episodes so far, in preallocated arrays, and a policy that acts on them."""
 
-    def __init__(self, settings: RolloutSettings, num_envs: int, device: torch.device) -> None:
+    def __init__(
+        self, actor: ActingPolicy, choose: ChooseAction, settings: RolloutSettings, num_envs: int
+    ) -> None:
         task, size = settings.task, (num_envs, settings.task.horizon)
-        self.mean = torch.as_tensor(settings.state_mean, dtype=torch.float32, device=device)
-        self.std = torch.as_tensor(settings.state_std, dtype=torch.float32, device=device)
-        self.states = torch.empty(*size, task.obs_dim, device=device)
-        self.actions = torch.zeros(*size, task.act_dim, device=device)
-        self.rtg = torch.empty(*size, 1, device=device)
-        self.timesteps = torch.arange(task.horizon, device=device).clamp(max=MAX_TIMESTEPS - 1)
-        self.context_length = settings.context_length
+        device = next(actor.parameters()).device
+        self._actor, self._choose, self._device = actor, choose, device
+        self._mean = torch.as_tensor(settings.state_mean, dtype=torch.float32, device=device)
+        self._std = torch.as_tensor(settings.state_std, dtype=torch.float32, device=device)
+        self._states = torch.empty(*size, task.obs_dim, device=device)
+        self._actions = torch.zeros(*size, task.act_dim, device=device)
+        self._rtg = torch.empty(*size, 1, device=device)
+        self._timesteps = torch.arange(task.horizon, device=device).clamp(max=MAX_TIMESTEPS - 1)
+        self._context_length = settings.context_length
+        self._t = 0
 
-    def write_state(self, t: int, running: Tensor, obs: np.ndarray, rtg: np.ndarray) -> None:
-        device = self.states.device
-        states = torch.as_tensor(obs, dtype=torch.float32, device=device)
-        self.states[running, t] = (states - self.mean) / self.std
-        self.rtg[running, t, 0] = torch.as_tensor(rtg, dtype=torch.float32, device=device)
+    def step(
+        self, running: np.ndarray, obs: np.ndarray, rtg: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions (k, act_dim) of the running episodes, and their log-likelihoods (k,) or 0.
 
-    def context(self, t: int, running: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Recent steps up to t of the running episodes: states, actions, rtg, timesteps."""
-        steps = slice(max(0, t + 1 - self.context_length), t + 1)
-        timesteps = self.timesteps[steps].expand(len(running), -1)
-        return (
-            self.states[running, steps],
-            self.actions[running, steps],
-            self.rtg[running, steps],
-            timesteps,
-        )
+        Args:
+            running: (k,) indices of the running episodes.
+            obs: (k, obs_dim) their observations.
+            rtg: (k,) their scaled returns-to-go.
+        """
+        index, t = torch.as_tensor(running, device=self._device), self._t
+        states = torch.as_tensor(obs, dtype=torch.float32, device=self._device)
+        self._states[index, t] = (states - self._mean) / self._std
+        self._rtg[index, t, 0] = torch.as_tensor(rtg, dtype=torch.float32, device=self._device)
+        steps = slice(max(0, t + 1 - self._context_length), t + 1)
+        states, actions, rtgs = (x[index, steps] for x in (self._states, self._actions, self._rtg))
+        timesteps = self._timesteps[steps].expand(len(index), -1)
+        action, log_prob = self._choose(self._actor.act(states, actions, rtgs, timesteps))
+        self._actions[index, t] = action
+        self._t += 1
+        chosen = action.cpu().numpy()
+        return chosen, np.zeros(len(chosen)) if log_prob is None else log_prob.cpu().numpy()
+
+
+def _acting(
+    actor: ActingPolicy, choose: ChooseAction, settings: RolloutSettings, num_envs: int
+) -> _Acting | GraphedActing:
+    """What acts in a rollout: a CUDA graph for a plain policy on a GPU."""
+    graphs, on_gpu = settings.cuda_graphs, next(actor.parameters()).is_cuda
+    if graphs is not None and on_gpu and isinstance(actor, Actor):
+        return graphed_acting(graphs, actor, choose, settings, num_envs)
+    return _Acting(actor, choose, settings, num_envs)
 
 
 class _Records:
@@ -215,8 +240,7 @@ def rollout(
         UserError: an action is NaN.
     """
     task, n = settings.task, envs.num_envs
-    device = next(actor.parameters()).device
-    histories, records = _Histories(settings, n, device), _Records(task, n)
+    acting, records = _acting(actor, choose_action, settings, n), _Records(task, n)
     delayer = RewardDelayer(n, settings.delayed_reward)
     scale = task.rtg_scale
     rtg = np.full(n, target_return * scale)
@@ -227,15 +251,10 @@ def rollout(
         if len(running) == 0:
             break
         records.observations[running, t] = obs
-        index = torch.as_tensor(running, device=device)
-        histories.write_state(t, index, obs, rtg[running])
-        action, log_prob = choose_action(actor.act(*histories.context(t, index)))
-        histories.actions[index, t] = action
-        actions = action.cpu().numpy()
+        actions, log_probs = acting.step(running, obs, rtg[running])
         _check_actions(actions)
         records.actions[running, t] = actions
-        if log_prob is not None:
-            records.log_probs[running, t] = log_prob.cpu().numpy()
+        records.log_probs[running, t] = log_probs
 
         obs, raw, terminated, truncated = envs.step(actions, running)
         after_step()

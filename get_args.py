@@ -311,8 +311,10 @@ class Settings:
     precision: str = flag("fp32", MACHINE, "arithmetic of the policy: fp32; tf32 (CUDA only) "
         "rounds matrix-product inputs to 10-bit mantissas; bf16 runs the transformer in "
         "bfloat16 with float32 weights", choices=("fp32", "tf32", "bf16"), policy="model")
-    compile: int = flag(0, MACHINE, "1 compiles the policy and replays its forward and backward "
-        "passes as CUDA graphs (CUDA only)", choices=SWITCH, same_numbers=True)
+    cuda_graphs: int = flag(1, MACHINE, "1 replays updates and acting as CUDA graphs, which is "
+        "faster; no effect on a CPU", choices=SWITCH, same_numbers=True)
+    compile: int = flag(0, MACHINE, "1 compiles the policy, which fuses its element-wise "
+        "operations (CUDA only)", choices=SWITCH, same_numbers=True)
     # fmt: on
 
     # --env as given, if that was an alias of the task; not a flag

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Lamb(Optimizer):
         eps: Added to the root of the second moment.
         weight_decay: Decay, added to the update before the trust ratio.
         max_grad_norm: Maximum global gradient norm; 0 disables clipping.
+        capturable: A CUDA graph can replay `step`. Call `prepare` before each step, also before
+            each replay.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Lamb(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
+        capturable: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -54,6 +57,12 @@ class Lamb(Optimizer):
             "step": 0,
         }
         super().__init__(params, defaults)
+        self.capturable = capturable
+        # by group, what differs from step to step: scale and offset of the second moment's root,
+        # and the negative learning rate; 0-d tensors that stay in place if capturable
+        self._numbers: dict[int, Sequence[Any]] = {}
+        # by the sizes of tensors, the number of the tensor that each element belongs to
+        self._owners: dict[tuple[int, ...], Tensor] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -63,12 +72,29 @@ class Lamb(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._clip()
-        for group in self.param_groups:
+        if not self.capturable:
+            self.prepare()
+        for i, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
-            group["step"] += bool(params)
             for part in _parts(params):
-                self._update(group, part)
+                self._update(group, part, *self._numbers[i])
         return loss
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Count a step and set its bias corrections and learning rate."""
+        for i, group in enumerate(self.param_groups):
+            group["step"] += 1
+            beta1, beta2 = group["betas"]
+            correction1 = 1.0 - beta1 ** group["step"]
+            correction2 = math.sqrt(1.0 - beta2 ** group["step"])
+            numbers = correction1 / correction2, group["eps"] * correction1, -group["lr"]
+            if not self.capturable:
+                self._numbers[i] = numbers
+                continue
+            stored = self._numbers.setdefault(i, group["params"][0].new_empty(3).unbind())
+            for tensor, number in zip(stored, numbers, strict=True):
+                tensor.fill_(number)
 
     def _clip(self) -> None:
         """Scale the gradients of each group down to its maximum global norm."""
@@ -81,7 +107,14 @@ class Lamb(Optimizer):
             if norm is not None and own:
                 torch._foreach_div_(own, (norm / group["max_grad_norm"]).clamp(min=1.0))
 
-    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _update(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        scale: float | Tensor,
+        offset: float | Tensor,
+        minus_lr: float | Tensor,
+    ) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
@@ -89,18 +122,17 @@ class Lamb(Optimizer):
         first = [self.state[p]["exp_avg"] for p in params]
         second = [self.state[p]["exp_avg_sq"] for p in params]
         beta1, beta2 = group["betas"]
-        correction1 = 1.0 - beta1 ** group["step"]
-        correction2 = math.sqrt(1.0 - beta2 ** group["step"])
 
         grads = [p.grad for p in params if p.grad is not None]
         torch._foreach_lerp_(first, grads, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
         # (m / correction1) / (sqrt(v) / correction2 + eps) with few in-place passes over memory
-        update = torch._foreach_sqrt(second)
-        torch._foreach_mul_(update, correction1 / correction2)
-        torch._foreach_add_(update, group["eps"] * correction1)
-        torch._foreach_reciprocal_(update)
+        flat = params[0].new_empty(sum(p.numel() for p in params))
+        pieces = flat.split([p.numel() for p in params])
+        update = [x.view_as(p) for x, p in zip(pieces, params, strict=True)]
+        torch._foreach_copy_(update, second)
+        flat.sqrt_().mul_(scale).add_(offset).reciprocal_()
         torch._foreach_mul_(update, first)
         if group["weight_decay"]:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
@@ -109,8 +141,22 @@ class Lamb(Optimizer):
         update_norm = torch.stack(torch._foreach_norm(update))
         usable = (param_norm > 0) & (update_norm > 0)
         trust = torch.where(usable, param_norm / update_norm.clamp(min=1e-38), 1.0)
-        torch._foreach_mul_(update, list((-group["lr"] * trust).unbind()))
+        factors = minus_lr * trust
+        if flat.is_cuda:
+            # one launch instead of one per tensor
+            flat.mul_(factors[self._owner(params)])
+        else:
+            torch._foreach_mul_(update, list(factors.unbind()))
         torch._foreach_add_(params, update)
+
+    def _owner(self, params: list[Tensor]) -> Tensor:
+        """The number of the tensor that each element belongs to, as int32."""
+        sizes = tuple(p.numel() for p in params)
+        if sizes not in self._owners:
+            numbers = torch.arange(len(sizes), dtype=torch.int32, device=params[0].device)
+            repeats = torch.tensor(sizes, device=params[0].device)
+            self._owners[sizes] = numbers.repeat_interleave(repeats)
+        return self._owners[sizes]
 
 
 def _parts(params: list[Tensor]) -> list[list[Tensor]]:

@@ -22,7 +22,7 @@ from fast_cpu.device_tuning import check_device, tune_device
 from get_args import Settings
 from logger import Logger
 from policy_export.initial import open_source
-from replay_buffer import ReplayBuffer
+from replay_buffer import ReplayBuffer, Sampler
 from rl_gradients import OnPolicyGradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.checkpoint import CheckpointStore, rng_state, set_rng_state
@@ -132,8 +132,9 @@ class Experiment:
         if normalization:
             data.normalize_by(*normalization)
         self.rollout_settings = RolloutSettings(
-            self.task, s.eval_context_length, data.state_mean, data.state_std, s.delayed_reward
-        )
+            self.task, s.eval_context_length, data.state_mean, data.state_std, s.delayed_reward,
+            {} if s.cuda_graphs else None,
+        )  # fmt: skip
         self.buffer = ReplayBuffer(data, s.replay_size, self.task.rtg_scale, self.device)
         return data
 
@@ -151,7 +152,7 @@ class Experiment:
     def pretrain(self) -> None:
         """Supervised learning on all offline trajectories; the critic is trained too."""
         s = self.settings
-        sample = partial(self.buffer.sample, s.batch_size, s.K, offline=True)
+        sample = Sampler(self.buffer, s.batch_size, s.K, offline=True)
         while left := self.progress.iterations_left(s)["pretrain"]:
             self._start_phase("pretrain")
             metrics = self._train(sample, s.num_updates_per_pretrain_iter)
@@ -166,7 +167,7 @@ class Experiment:
             self._start_phase("online")
             progress.iterations["online"] = -1
             self._finish_iteration(self.evaluate(), last=True)
-        sample = partial(self.buffer.sample, s.batch_size, s.K)
+        sample = Sampler(self.buffer, s.batch_size, s.K)
         while progress.iterations_left(s)["online"]:
             self._start_phase("online")
             # an iteration that was stopped during training has already collected

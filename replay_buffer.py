@@ -8,6 +8,7 @@ draws one integer, adding a trajectory appends its rows, evicting one advances t
 from __future__ import annotations
 
 import bisect
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from trajectories import (
     clamp_action,
     returns_to_go,
 )
+
+# larger than any row's number
+_NO_ROW = torch.iinfo(torch.int64).max
 
 
 class ReplayBuffer:
@@ -63,6 +67,7 @@ class ReplayBuffer:
         self._rows["rtg"][:rows] = self._tensor(rtg) * rtg_scale
         # per trajectory: its first row, and the state after its last action
         self._bounds = [0, *np.cumsum(dataset.lengths).tolist()]
+        # past the last trajectory: larger than any row
         self._starts = torch.tensor(self._bounds, device=self.device)
         finals = self._tensor(dataset.final_observations)
         self._finals = finals.sub_(self._mean).div_(self._std)
@@ -123,13 +128,12 @@ class ReplayBuffer:
             steps: K. A sub-trajectory that reaches the end of its episode is left-padded.
             offline: Sample from all offline trajectories instead of the buffer.
         """
-        low = 0 if offline else self._bounds[self._first]
-        high = self._bounds[self._offline] if offline else self._end
-        return self.gather(torch.randint(low, high, (batch_size,), device=self.device), steps)
+        return Sampler(self, batch_size, steps, offline)()
 
     def gather(self, rows: Tensor, steps: int) -> Batch:
         """Sub-trajectories of up to `steps` steps that start at the given rows (B,)."""
-        starts = self._starts[: len(self._bounds)]
+        # not sliced to the trajectories there are, so that CUDA graphs can replay it
+        starts = self._starts
         number = torch.searchsorted(starts, rows, right=True) - 1
         ends = starts[number + 1]
         length = (ends - rows).clamp(max=steps)
@@ -157,6 +161,16 @@ class ReplayBuffer:
             mask=mask,
             rows=index,
         )
+
+    def sampled_rows(self, offline: bool) -> range:
+        """The rows that first transitions are drawn from."""
+        if offline:
+            return range(self.num_offline_transitions)
+        return range(self._bounds[self._first], self._end)
+
+    def storage(self) -> tuple[int, ...]:
+        """Addresses of the arrays, which change when they grow."""
+        return tuple(x.data_ptr() for x in (*self._rows.values(), self._starts, self._finals))
 
     def newest_rows(self, *, trajectories: int = 0, transitions: int = 0) -> range:
         """Rows of the newest trajectories: that many, or enough for at least N transitions."""
@@ -244,6 +258,7 @@ class ReplayBuffer:
             size = count + max(trajectories, spare_trajectories)
             self._finals = _resized(self._finals, count, size)
             self._starts = _resized(self._starts, count + 1, size + 1)
+            self._starts[count + 1 :] = _NO_ROW
 
     def _forget_dead(self) -> None:
         """Overwrite evicted trajectories with those still needed."""
@@ -257,6 +272,7 @@ class ReplayBuffer:
         moved = [bound - start + offline_rows for bound in self._bounds[first + 1 :]]
         self._bounds[self._offline + 1 :] = moved
         self._starts[: len(self._bounds)] = torch.tensor(self._bounds, device=self.device)
+        self._starts[len(self._bounds) :] = _NO_ROW
         self._first += self._offline - first
         self._forgotten += first - self._offline
 
@@ -267,6 +283,38 @@ class ReplayBuffer:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples batches from a buffer, see `ReplayBuffer.sample`.
+
+    Drawing rows and gathering them are separate, as CUDA graphs hold only the latter.
+    """
+
+    buffer: ReplayBuffer
+    batch_size: int
+    steps: int
+    offline: bool = False
+
+    def __call__(self) -> Batch:
+        """A batch."""
+        rows = torch.empty(self.batch_size, dtype=torch.int64, device=self.buffer.device)
+        self.draw(rows)
+        return self.gather(rows)
+
+    def draw(self, out: Tensor) -> None:
+        """Draw the first rows of a batch into a tensor (B,)."""
+        rows = self.buffer.sampled_rows(self.offline)
+        torch.randint(rows.start, rows.stop, out.shape, out=out)
+
+    def gather(self, rows: Tensor) -> Batch:
+        """The sub-trajectories that start at these rows."""
+        return self.buffer.gather(rows, self.steps)
+
+    def storage(self) -> tuple[int, ...]:
+        """Addresses of what `gather` reads."""
+        return self.buffer.storage()
 
 
 def _resized(x: Tensor, used: int, size: int) -> Tensor:

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 from build_networks import (
     GRADIENT_CLIP,
     adamw,
+    compile_policies,
     load_moments,
     make_actor,
     make_actor_optimizer,
     make_critic,
-    replay_as_cuda_graphs,
     slow_copy,
 )
 from decision_transformer import Actor, PolicyOutput
 from decision_transformer.policy import Deterministic
+from fast_gpu.updates import GraphedUpdates, Sampler
 from get_args import Settings
+from lamb import Lamb
 from rl_gradients import Networks, OnPolicyGradient, make_rl_gradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.training_log import Divergence, RunningMeans
@@ -95,12 +97,13 @@ class Trainer:
             actor, critic, slow_copy(actor), slow_copy(critic), nn.Parameter(log_temperature)
         )
         if settings.compile:
-            replay_as_cuda_graphs(actor, self.nets.actor_target)
+            compile_policies(actor, self.nets.actor_target)
         self.actor_optimizer = make_actor_optimizer(settings, actor)
-        self.critic_optimizer = adamw(critic, settings.critic_learning_rate, CRITIC_WEIGHT_DECAY)
-        self.temperature_optimizer = torch.optim.Adam(
-            [self.nets.log_temperature], lr=TEMPERATURE_LR * settings.temperature_learnable
+        self.critic_optimizer = adamw(
+            critic.parameters(), settings.critic_learning_rate, CRITIC_WEIGHT_DECAY
         )
+        rate = TEMPERATURE_LR * settings.temperature_learnable
+        self.temperature_optimizer = adamw([self.nets.log_temperature], rate, 0.0)
         self.tunes_temperature = bool(settings.stoc) and (
             bool(settings.use_entropy_reg) or self.algorithm.tunes_temperature
         )
@@ -114,25 +117,38 @@ class Trainer:
         self.tick, self._seconds = 0, 0.0
         self._batch: Batch | None = None
         self._means = RunningMeans()
+        graphed = device.type == "cuda" and settings.cuda_graphs
+        self._graphs = GraphedUpdates(self._update, device) if graphed else None
 
     # ---- one update
 
     def update(self, batch: Batch, with_actor: bool) -> None:
         """One critic update, optionally followed by an actor and a target update on the batch."""
-        self.update_critic(batch)
         if with_actor:
-            self.update_actor(batch)
+            self._prepare_actor_step()
+        self._update(batch, with_actor)
+
+    def update_on(self, sample: Callable[[], Batch], with_actor: bool) -> None:
+        """`update` on a sampled batch, as a CUDA graph if possible."""
+        # the previous policy is another network in each iteration
+        if self._graphs is None or self._previous is not None or not isinstance(sample, Sampler):
+            self.update(sample(), with_actor)
+            return
+        if with_actor:
+            self._prepare_actor_step()
+        self._graphs(sample, with_actor)
+
+    def _update(self, batch: Batch, with_actor: bool) -> None:
+        """Launch an update; CUDA graphs replay it without running this code."""
+        info = self._critic_step(batch)
+        if with_actor:
+            info |= self._actor_step(batch)
             self.update_targets()
+        self._log(info)
 
     def update_critic(self, batch: Batch) -> None:
         """One step on the critic loss."""
-        self._batch = batch
-        self._begin_compiled_step()
-        loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        self._log({"critic_MSE_loss": loss.detach(), **info})
+        self._log(self._critic_step(batch))
 
     def update_actor(self, batch: Batch, on_policy: Batch | None = None) -> None:
         """One step on the supervised and the RL loss, then on the temperature if it is learned.
@@ -141,13 +157,36 @@ class Trainer:
             batch: Batch of the supervised loss, and of the RL loss unless `on_policy` is given.
             on_policy: Batch of the RL loss of PPO and AWR.
         """
-        nets = self.nets
-        self._begin_compiled_step()
+        self._prepare_actor_step()
+        self._log(self._actor_step(batch, on_policy))
+
+    def _critic_step(self, batch: Batch) -> Info:
+        self._batch = batch
+        loss, info = self.algorithm.critic_loss(self.nets, batch, self.noise)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        return {"critic_MSE_loss": loss.detach(), **info}
+
+    def _prepare_actor_step(self) -> None:
+        """Set what differs from one step of the actor's optimiser to the next."""
+        optimizer, lr = self.actor_optimizer, self.actor_lr
+        group = optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+        if isinstance(optimizer, Lamb) and optimizer.capturable:
+            optimizer.prepare()
+        self.actor_updates += 1
+
+    def _actor_step(self, batch: Batch, on_policy: Batch | None = None) -> Info:
+        nets, info = self.nets, Info()
         policy = self._policy(batch, nets.actor)
         entropy = None
         if not isinstance(policy, Deterministic):
             entropy = masked_mean(policy.entropy(self.noise), batch.mask)
-            self._log({"entropy": entropy.detach(), "temperature": nets.temperature})
+            info |= {"entropy": entropy.detach(), "temperature": nets.temperature}
         weight = nets.temperature if self.settings.use_entropy_reg else 0.0
         sup_loss, sup_info = supervised_loss(policy, batch, entropy, weight)
         rl_loss, rl_coeff, rl_info = self._rl_loss(batch, policy, on_policy)
@@ -158,15 +197,19 @@ class Trainer:
                 previous = self._policy(batch, self._previous)
             distance = action_distance_loss(policy.mean, previous.mean, batch.mask)
             loss = loss + self.prev_policy_coeff * distance
-            self._log({"policy_distance": distance.detach()})
+            info["policy_distance"] = distance.detach()
         self.actor_optimizer.zero_grad()
         loss.backward()
-        self._step_actor()
+        if self.settings.grad_clip:
+            norm = nn.utils.clip_grad_norm_(nets.actor.parameters(), GRADIENT_CLIP)
+            info["grad_norm"] = norm
+        self.actor_optimizer.step()
         if self.tunes_temperature and entropy is not None:
             self._update_temperature(entropy.detach())
         losses = {"actor_loss": loss, "sup_loss": sup_loss, "rl_loss": rl_loss}
-        losses["rl_coeff"] = torch.zeros((), device=self.device) + rl_coeff
-        self._log({**{k: v.detach() for k, v in losses.items()}, **sup_info, **rl_info})
+        info |= {name: x.detach() for name, x in losses.items()}
+        info["rl_coeff"] = torch.zeros((), device=self.device) + rl_coeff
+        return info | sup_info | rl_info
 
     def _rl_loss(
         self, batch: Batch, policy: PolicyOutput, on_policy: Batch | None
@@ -189,14 +232,6 @@ class Trainer:
         self.nets.critic.requires_grad_(True)
         scale = info.pop("rl_scale")
         return loss, coeff / scale if self.settings.normalized_rl_coeff else coeff, info
-
-    def _step_actor(self) -> None:
-        if self.settings.grad_clip:
-            norm = nn.utils.clip_grad_norm_(self.nets.actor.parameters(), GRADIENT_CLIP)
-            self._log({"grad_norm": norm})
-        self.actor_optimizer.param_groups[0]["lr"] = self.actor_lr
-        self.actor_optimizer.step()
-        self.actor_updates += 1
 
     @property
     def actor_lr(self) -> float:
@@ -228,10 +263,6 @@ class Trainer:
     def _policy(batch: Batch, actor: Actor) -> PolicyOutput:
         return actor(batch.states, batch.actions, batch.rtg[:, :-1], batch.timesteps, batch.mask)
 
-    def _begin_compiled_step(self) -> None:
-        if self.settings.compile:
-            torch.compiler.cudagraph_mark_step_begin()
-
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws on the training device."""
         return torch.randn(tuple(shape), device=self.device)
@@ -250,6 +281,7 @@ class Trainer:
         """
         self.rl_coeff, self.sup_coeff = rl_coeff, sup_coeff
         self.prev_policy_coeff = prev_policy_coeff
+        self._forget_graphs()
 
     def start_phase(self, *coefficients: float) -> None:
         """Begin pretraining or fine-tuning: `set_coefficients` and fresh target networks.
@@ -261,7 +293,12 @@ class Trainer:
         self.nets.actor_target = slow_copy(self.nets.actor)
         self.nets.critic_target = slow_copy(self.nets.critic)
         if self.settings.compile:
-            replay_as_cuda_graphs(self.nets.actor_target)
+            compile_policies(self.nets.actor_target)
+
+    def _forget_graphs(self) -> None:
+        """Capture updates again, as numbers or tensors that they use change."""
+        if self._graphs is not None:
+            self._graphs.clear()
 
     def run_iteration(
         self,
@@ -297,7 +334,7 @@ class Trainer:
                 return None
             if on_policy is None:
                 updated_actor = tick % self.settings.num_actor_update_interval == 0
-                self.update(sample(), updated_actor)
+                self.update_on(sample, updated_actor)
             else:
                 updated_actor = self._on_policy_tick(tick, num_updates, sample, on_policy)
             self.tick = tick + 1
@@ -374,6 +411,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`; learning rates and coefficients are taken from the settings."""
+        self._forget_graphs()
         nets = self.nets
         for name in ("actor", "critic", "actor_target", "critic_target"):
             getattr(nets, name).load_state_dict(state[name])

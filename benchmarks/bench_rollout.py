@@ -24,6 +24,7 @@ from benchmarks import measuring
 from build_networks import make_actor
 from d4rl_envs.vector import EnvVector
 from evaluation import RolloutSettings, rollout
+from fast_gpu.acting import Graphs
 from utils import run_command
 
 
@@ -51,7 +52,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     task = replace(measuring.TASK, horizon=args.steps)
     actor = make_actor(measuring.td3_settings(args), task).to(device).eval()
     moments = np.zeros(task.obs_dim), np.ones(task.obs_dim)
-    settings = RolloutSettings(task, args.context, *moments)
+    graphs: Graphs | None = {} if args.cuda_graphs else None
+    settings = RolloutSettings(task, args.context, *moments, cuda_graphs=graphs)
     times = []
     for _ in range(args.repeats + 1):
         envs = EndlessEnvs(task, range(args.envs))

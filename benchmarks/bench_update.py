@@ -2,9 +2,9 @@
 
     python benchmarks/bench_update.py --K 20 --precision bf16 --updates 5 --json
 
-Prints the fastest of `--updates` critic updates, actor updates and batches, the floating-point
-operations of both updates, and their speed as a share of that of a plain matrix product with the
-transformer's sizes and precision.
+Prints the fastest of `--updates` critic updates with their batches, what an actor update adds,
+batches alone, the floating-point operations of both updates, and their speed as a share of that of
+a plain matrix product with the transformer's sizes and precision.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from replay_buffer import ReplayBuffer
+from fast_gpu.graph import WARM_UP
+from replay_buffer import ReplayBuffer, Sampler
 from trainer import Trainer
 from utils import run_command
 
@@ -31,20 +33,20 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     trainer.start_phase(settings.actor_rl_coeff, settings.actor_sup_coeff)
     trainer.nets.actor.train()
     buffer = ReplayBuffer(measuring.random_dataset(), 1000, 0.001, device)
-    batch = buffer.sample(args.batch_size, args.K)
-
-    def actor_and_targets() -> None:
-        trainer.update_actor(batch)
-        trainer.update_targets()
-
-    batch_ms = measuring.best_ms(lambda: buffer.sample(args.batch_size, args.K), 20, device)
-    critic_ms = measuring.best_ms(lambda: trainer.update_critic(batch), args.updates, device)
-    actor_ms = measuring.best_ms(actor_and_targets, args.updates, device)
+    sample = Sampler(buffer, args.batch_size, args.K)
+    for with_actor in [False, True] * (WARM_UP + 1):
+        trainer.update_on(sample, with_actor)
+    batch_ms = measuring.best_ms(sample, 20, device)
+    critic_ms, both_ms = (
+        measuring.best_ms(partial(trainer.update_on, sample, actor), args.updates, device)
+        for actor in (False, True)
+    )
+    actor_ms = both_ms - critic_ms
     # the counter does not see into compiled code
     plain = Trainer(replace(settings, compile=0), measuring.TASK, device)
     plain.start_phase(settings.actor_rl_coeff, settings.actor_sup_coeff)
-    counted = measuring.flops(lambda: plain.update(batch, with_actor=True))
-    tflops = counted / (critic_ms + actor_ms) / 1e9
+    counted = measuring.flops(lambda: plain.update(sample(), with_actor=True))
+    tflops = counted / both_ms / 1e9
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     rows = args.batch_size * (3 * args.K - 1)
     matmul = measuring.matmul_tflops(rows, args.embed_dim, dtype, device)
@@ -53,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         "actor_ms": actor_ms,
         "batch_ms": batch_ms,
         "update_ms": measuring.update_ms(args.K, critic_ms, actor_ms),
-        "updates_per_second": 1000 / measuring.update_ms(args.K, critic_ms + batch_ms, actor_ms),
+        "updates_per_second": 1000 / measuring.update_ms(args.K, critic_ms, actor_ms),
         "gflop": counted / 1e9,
         "tflops": tflops,
         "matmul_tflops": matmul,

@@ -49,6 +49,7 @@ def _device(text: str) -> torch.device:
 def add_sizes(out: argparse.ArgumentParser) -> None:
     """Add arguments for the sizes of the model and the batch, and for CPU threads."""
     out.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's default")
+    out.add_argument("--cuda_graphs", type=int, choices=[0, 1], default=1, help="as of main.py")
     for name, value in SIZES.items():
         out.add_argument(f"--{name}", type=int, default=value)
 

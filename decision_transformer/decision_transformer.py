@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from decision_transformer.gpt2 import GPT2Decoder
 from decision_transformer.policy import DeterministicHead, GaussianHead, PolicyOutput
+from decision_transformer.rounded import Rounded
 from fast_cpu.acting_twin import ActingTwin
 from trajectories import MAX_TIMESTEPS
 
@@ -170,11 +171,12 @@ class DecisionTransformer(nn.Module):
     def _decode(
         self, tokens: Tensor, keep: Tensor | None, queries: slice, acting: bool = False
     ) -> Tensor:
-        if acting and (self.dtype != tokens.dtype or tokens.device.type == "cpu"):
+        if acting and tokens.device.type == "cpu":
             ready = self._twin.of(self.transformer, self._matrices, self.dtype)
             return ready(tokens.to(self.dtype), keep, queries).float()
         if self.dtype == tokens.dtype:
             return self.transformer(tokens, keep, queries)
-        weights = {name: p.to(self.dtype) for name, p in self.transformer.named_parameters()}
+        names, parameters = zip(*self.transformer.named_parameters(), strict=True)
+        weights = dict(zip(names, Rounded.apply(self.dtype, *parameters), strict=True))
         inputs = (tokens.to(self.dtype), keep, queries)
         return functional_call(self.transformer, weights, inputs).float()

@@ -34,6 +34,10 @@ class Deterministic:
         """The action itself; draws nothing."""
         return self.mean
 
+    def last_step(self) -> Deterministic:
+        """The output (B, act_dim) for the last of K steps."""
+        return Deterministic(self.mean[:, -1])
+
 
 @dataclass
 class TanhGaussian:
@@ -76,6 +80,10 @@ class TanhGaussian:
     def entropy(self, noise: Noise) -> Tensor:
         """(...) single-sample estimate of the entropy, reparameterised."""
         return -self.sample_with_log_prob(noise)[1]
+
+    def last_step(self) -> TanhGaussian:
+        """The output (B, act_dim) for the last of K steps."""
+        return TanhGaussian(self.loc[:, -1], self.std[:, -1])
 
 
 PolicyOutput = Deterministic | TanhGaussian

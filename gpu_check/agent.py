@@ -10,14 +10,18 @@ import torch
 
 from benchmarks.measuring import MIB, TASK, random_dataset, resident_bytes
 from fast_cpu.device_tuning import tune_device
+from fast_gpu.graph import WARM_UP
 from get_args import parse_args
-from replay_buffer import ReplayBuffer
+from replay_buffer import ReplayBuffer, Sampler
 from trainer import Trainer
 
 TD3_ODT = "--stoc 0 --use_entropy_reg 0"
 SMALL = "--embed_dim 32 --n_layer 2 --n_head 2 --batch_size 8"
 # K and precision of the figures that matter most
 MAIN = ((20, "bf16"), (1, "fp32"))
+EAGER = "--cuda_graphs 0"
+# actor updates after which everything is captured
+WARM = WARM_UP + 1
 
 
 def td3_odt(steps: int, precision: str, more: str = "") -> str:
@@ -43,17 +47,17 @@ class Agent:
         self.trainer = Trainer(self.settings, TASK, device)
         self.start_phase()
         self.trainer.nets.actor.train()
-        self._buffer = ReplayBuffer(random_dataset(100 if on_gpu else 5), 1000, 0.001, device)
+        buffer = ReplayBuffer(random_dataset(100 if on_gpu else 5), 1000, 0.001, device)
+        self._sample = Sampler(buffer, self.settings.batch_size, self.settings.K)
 
     def start_phase(self) -> None:
         self.trainer.start_phase(self.settings.actor_rl_coeff, self.settings.actor_sup_coeff)
 
     def update(self, count: int) -> None:
         """`count` actor updates with their critic updates, as training makes them."""
-        s = self.settings
-        for tick in range(count * s.num_actor_update_interval):
-            batch = self._buffer.sample(s.batch_size, s.K)
-            self.trainer.update(batch, with_actor=tick % s.num_actor_update_interval == 0)
+        interval = self.settings.num_actor_update_interval
+        for tick in range(count * interval):
+            self.trainer.update_on(self._sample, with_actor=tick % interval == 0)
 
     def measure(self) -> dict[str, float]:
         """Time and memory of an actor update with its critic updates and batches.

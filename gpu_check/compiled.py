@@ -13,7 +13,7 @@ import trainer
 from decision_transformer import Actor
 from fast_cpu.device_tuning import check_device
 from fast_cpu.dropout import Dropout
-from gpu_check.agent import MAIN, SMALL, Agent, td3_odt
+from gpu_check.agent import MAIN, SMALL, WARM, Agent, td3_odt
 from gpu_check.part import Part
 
 UPDATES = 8
@@ -60,12 +60,12 @@ def timed(device: torch.device, steps: int, precision: str) -> dict[str, float]:
     torch.compiler.reset()  # the number of variants per process is limited
     start = time.perf_counter()
     agent = Agent(device, td3_odt(steps, precision, "--compile 1"))
-    agent.update(4)
+    agent.update(WARM)
     agent.wait()
     ready = time.perf_counter()
     # the new target network uses what was compiled for the old one
     agent.start_phase()
-    agent.update(4)
+    agent.update(WARM)
     agent.wait()
     times = {"compile_s": ready - start, "new_phase_s": time.perf_counter() - ready}
     return agent.measure() | times
@@ -74,9 +74,7 @@ def timed(device: torch.device, steps: int, precision: str) -> dict[str, float]:
 def check(part: Part) -> None:
     if part.on_gpu:
         check_device(part.device, "fp32", compiled=True)
-    with (
-        nullcontext() if part.on_gpu else patch.object(trainer, "replay_as_cuda_graphs", trace_only)
-    ):
+    with nullcontext() if part.on_gpu else patch.object(trainer, "compile_policies", trace_only):
         part.item("same weights", equal, part.device)
         for steps, precision in MAIN[: 1 if part.quick else None]:
             part.item(f"K {steps}, {precision}", timed, part.device, steps, precision)

@@ -9,7 +9,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 
-from gpu_check.agent import MAIN, Agent, td3_odt
+from gpu_check.agent import MAIN, WARM, Agent, td3_odt
 from gpu_check.part import Part
 
 UPDATES = 5
@@ -20,7 +20,7 @@ def profile(device: torch.device, steps: int, precision: str) -> dict[str, Any]:
     """Figures per actor update with its critic updates; on the CPU, of its operators."""
     on_gpu = device.type == "cuda"
     agent = Agent(device, td3_odt(steps, precision))
-    agent.update(3)
+    agent.update(WARM)
     with profiler(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]) as recorded:
         agent.update(UPDATES)
         agent.wait()
@@ -33,7 +33,7 @@ def profile(device: torch.device, steps: int, precision: str) -> dict[str, Any]:
     return {
         "busy_ms": sum(ms.values()),
         "kernels": sum(row.count for row in kernels) / UPDATES,
-        "launches": sum(row.count for row in rows if "LaunchKernel" in row.key) / UPDATES,
+        "launches": sum(row.count for row in rows if "Launch" in row.key) / UPDATES,
         "top": [f"{ms[row]:.3f} ms {row.key[:100]}" for row in top],
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,15 +34,15 @@ def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
     return {path: x for key, part in parts for path, x in tensors(part, key).items()}
 
 
-def difference(one: Path, other: Path) -> tuple[float, str]:
-    """The largest relative difference between two runs' last checkpoints, and its tensor.
+def difference(one: Any, other: Any) -> tuple[float, str]:
+    """The largest relative difference between two nested states, and its tensor.
 
     Raises:
-        RuntimeError: the checkpoints have different tensors.
+        RuntimeError: they have different tensors.
     """
-    ours, theirs = (tensors(load_checkpoint(run_dir)) for run_dir in (one, other))
+    ours, theirs = tensors(one), tensors(other)
     if {k: x.shape for k, x in ours.items()} != {k: x.shape for k, x in theirs.items()}:
-        raise RuntimeError("the checkpoints have different tensors")
+        raise RuntimeError("the states have different tensors")
     worst = 0.0, ""
     for name, x in ours.items():
         y = theirs[name]
@@ -66,8 +65,9 @@ def resumed(part: Part, name: str, flags: str) -> dict[str, Any]:
     program = STOPPED.format(ticks=TICKS, recurrent=script != "main.py")
     call(["-c", program, *words], EXIT_STOPPED)
     call([script, "--resume", str(stopped)])
-    noise, _ = difference(whole, again)
-    distance, where = difference(whole, stopped)
+    first, second, third = map(load_checkpoint, (whole, again, stopped))
+    noise, _ = difference(first, second)
+    distance, where = difference(first, third)
     if distance > 10 * noise:
         raise RuntimeError(f"{where} differs by {distance:.2g} (the same run twice: {noise:.2g})")
     if noise == 0 and rows_of(whole) != rows_of(stopped):

@@ -55,8 +55,14 @@ RUNS = {
 ON_GPU = {
     "TD3+ODT, compiled": f"{TD3_ODT} --compile 1",
     "TD3+ODT, tf32": f"{TD3_ODT} --precision tf32",
+    "TD3+ODT, without graphs": f"{TD3_ODT} --cuda_graphs 0",
 }
 QUICK = list(RUNS)[:4]
+
+
+def trains_as_graphs(name: str) -> bool:
+    """Whether a run's updates are CUDA graphs: not with on-policy batches or a previous policy."""
+    return not name.startswith(("PPO", "AWR", "ablations"))
 
 
 def write_data(folder: Path) -> None:

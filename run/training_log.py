@@ -54,48 +54,60 @@ class RunningMeans:
     """Means and standard deviations of 0-d tensors by name, accumulated on their device.
 
     Nothing is copied to the host before `read`. Running sums rather than lists, because thousands
-    of small tensors that outlive an update would fragment the device's memory.
+    of small tensors that outlive an update would fragment the device's memory. The sums stay where
+    they are, so CUDA graphs can add to them.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
-        self._counts: dict[str, int] = {}
+        # by the names that are added together: sums, sums of squares and counts, (3, names)
+        self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, info: Info) -> None:
         """Add one value of each name."""
-        for name, value in info.items():
-            sums = self._sums.get(name)
-            if sums is None:
-                zero = torch.zeros((), dtype=torch.float64, device=value.device)
-                sums = (zero, zero.clone())
-            elif sums[0].device != value.device:  # restored on the CPU
-                sums = (sums[0].to(value.device), sums[1].to(value.device))
-            self._sums[name] = sums
-            sums[0].add_(value)
-            sums[1].addcmul_(value.double(), value.double())
-            self._counts[name] = self._counts.get(name, 0) + 1
+        if not info:
+            return
+        values = torch.stack(list(info.values())).double()
+        sums = self._sums.get(tuple(info))
+        if sums is None:
+            sums = self._sums[tuple(info)] = values.new_zeros(3, len(info))
+        sums.add_(torch.stack([values, values.square(), torch.ones_like(values)]))
 
     def read(self) -> dict[str, tuple[float, float]]:
         """Mean and (population) standard deviation of each name; then reset."""
         out = {}
-        for name, count in self._counts.items():
-            mean, square = (total.item() / count for total in self._sums[name])
-            out[name] = (mean, max(square - mean * mean, 0.0) ** 0.5)
-            for total in self._sums[name]:
-                total.zero_()
-        self._counts.clear()
+        for name, (total, squares, count) in self._totals().items():
+            mean = total / count
+            out[name] = (mean, max(squares / count - mean * mean, 0.0) ** 0.5)
+        for sums in self._sums.values():
+            sums.zero_()
         return out
 
     def not_finite(self) -> list[str]:
         """Names whose sum is NaN or infinite."""
-        return [name for name, (x, _) in self._sums.items() if not math.isfinite(x.item())]
+        return [name for name, (x, *_) in self._totals().items() if not math.isfinite(x)]
+
+    def _totals(self) -> dict[str, list[float]]:
+        """Sum, sum of squares and count of each name since the last `read`."""
+        totals: dict[str, list[float]] = {}
+        for names, sums in self._sums.items():
+            for name, *column in zip(names, *sums.tolist(), strict=True):
+                so_far = totals.get(name, [0.0, 0.0, 0.0])
+                totals[name] = [a + b for a, b in zip(so_far, column, strict=True)]
+        return {name: column for name, column in totals.items() if column[2]}
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, to continue the iteration later."""
-        sums = {name: torch.stack(self._sums[name]) for name in self._counts}
-        return {"sums": sums, "counts": dict(self._counts)}
+        totals = self._totals()
+        sums = {name: torch.tensor(x[:2], dtype=torch.float64) for name, x in totals.items()}
+        return {"sums": sums, "counts": {name: int(x[2]) for name, x in totals.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict()`; the sums move to the values' device when `add` is called."""
-        self._sums = {name: (x[0].clone(), x[1].clone()) for name, x in state["sums"].items()}
-        self._counts = dict(state["counts"])
+        """Restore `state_dict()`."""
+        counts = state["counts"]
+        columns = [[*state["sums"][name].tolist(), float(counts[name])] for name in counts]
+        self._sums = {}
+        if columns:
+            # not the key of any `add`, so these sums may stay on the CPU
+            self._sums[("", *counts)] = torch.tensor(
+                [[0.0, 0.0, 0.0], *columns], dtype=torch.float64
+            ).T

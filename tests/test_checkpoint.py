@@ -163,7 +163,7 @@ def test_a_state_from_the_cpu_moves_to_the_device_except_step_counts():
     assert (state["step"].device.type, state["exp_avg"].device) == ("cpu", device)
     means[1].load_state_dict(means[0].state_dict())
     means[1].add({"Q_mean": torch.ones((), device=device)})
-    assert means[1]._sums["Q_mean"][0].device == device
+    assert means[1]._sums["Q_mean",].device == device
 
 
 ONLINE = "--use_entropy_reg 0 --num_actor_update_interval 1 --rl_algo "
@@ -521,14 +521,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(data_dir, tmp_path, caplog, monke
 
 
 def diverge_in_iteration(monkeypatch, number):
-    update = Trainer.update_critic
+    step = Trainer._critic_step
 
     def diverging(self, batch):
-        update(self, batch)
+        info = step(self, batch)
         if self.phase_iterations == number:
-            self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
+            info["critic_MSE_loss"] = torch.tensor(torch.nan)
+        return info
 
-    monkeypatch.setattr(Trainer, "update_critic", diverging)
+    monkeypatch.setattr(Trainer, "_critic_step", diverging)
 
 
 def test_divergence_advises_a_command_with_a_lower_learning_rate(

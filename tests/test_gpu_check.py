@@ -190,7 +190,7 @@ def test_a_stopped_run_stops_within_online_training(part):
 
 
 def test_compiled_updates_must_equal_the_others():
-    with patch.object(trainer, "replay_as_cuda_graphs", compiled.trace_only):
+    with patch.object(trainer, "compile_policies", compiled.trace_only):
         assert compiled.equal(CPU)["distance"] < 1e-4
 
     def other(*actors):
@@ -198,7 +198,7 @@ def test_compiled_updates_must_equal_the_others():
             p.data.add_(1e-3)
 
     with (
-        patch.object(trainer, "replay_as_cuda_graphs", other),
+        patch.object(trainer, "compile_policies", other),
         pytest.raises(RuntimeError, match="weights differ"),
     ):
         compiled.equal(CPU)

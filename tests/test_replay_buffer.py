@@ -15,7 +15,7 @@ from trajectories import Batch, Trajectory, TrajectoryDataset, returns_to_go
 OBS, ACT = 3, 2
 
 
-def episode(length, seed, obs_dim=OBS, first_reward=None):
+def episode(length, seed, obs_dim=OBS, first_reward=None, act_dim=ACT):
     rng = np.random.default_rng(seed)
     terminals = np.zeros(length, dtype=bool)
     terminals[-1] = seed % 2
@@ -25,7 +25,7 @@ def episode(length, seed, obs_dim=OBS, first_reward=None):
     return Trajectory(
         rng.standard_normal((length, obs_dim)),
         rng.standard_normal(obs_dim),
-        rng.uniform(-1, 1, (length, ACT)),
+        rng.uniform(-1, 1, (length, act_dim)),
         rewards,
         terminals,
     )

@@ -61,14 +61,14 @@ def test_the_last_session_decides(data_dir, tmp_path):
 
 
 def test_divergence_and_errors_are_distinguished(data_dir, tmp_path, monkeypatch):
-    def update(self, batch):
-        self._log({"critic_MSE_loss": torch.tensor(torch.nan)})
+    def step(self, batch):
+        return {"critic_MSE_loss": torch.tensor(torch.nan)}
 
     def crash(self):
         raise RuntimeError("out of\norder")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update_critic", update)
+        patch.setattr(Trainer, "_critic_step", step)
         assert run(data_dir, tmp_path / "diverged", *FLAGS) == EXIT_DIVERGED
     assert state_of(tmp_path / "diverged")[0] == DIVERGED
     assert "critic_MSE_loss" in state_of(tmp_path / "diverged")[1]

@@ -1,0 +1,1 @@
+"""CUDA graphs: whole updates, and steps of acting, launched at once."""

@@ -1,0 +1,69 @@
+"""Training updates as CUDA graphs: batch, losses, optimisers, target networks and logged sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fast_gpu.graph import Graph
+from trajectories import Batch
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Samples batches in two steps: it draws rows of a replay buffer, and gathers what they hold.
+
+    Attributes:
+        batch_size: Rows per batch.
+    """
+
+    batch_size: int
+
+    def draw(self, out: Tensor) -> None:
+        """Draw rows into a tensor (B,)."""
+
+    def gather(self, rows: Tensor) -> Batch:
+        """The batch that starts at these rows (B,)."""
+
+    def storage(self) -> Hashable:
+        """Where `gather` reads."""
+
+
+class GraphedUpdates:
+    """Updates on sampled batches, with one graph for each kind of update.
+
+    Rows are drawn before a graph is launched, as the number of rows in the buffer changes.
+
+    Args:
+        update: (batch, with_actor) -> None. Launches an update, see `Graph`.
+        device: The GPU.
+    """
+
+    def __init__(self, update: Callable[[Batch, bool], None], device: torch.device) -> None:
+        self._update, self._device = update, device
+        self._graphs: dict[bool, Graph] = {}
+        self._rows = torch.empty(0, dtype=torch.int64, device=device)
+        self._storage: Hashable = None
+
+    def __call__(self, sampler: Sampler, with_actor: bool) -> None:
+        """Sample a batch and update on it."""
+        place = sampler.storage(), sampler.batch_size
+        if self._storage != place:
+            # another buffer, or its arrays have grown and moved
+            self.clear()
+            self._storage = place
+            self._rows = self._rows.new_empty(sampler.batch_size)
+        sampler.draw(self._rows)
+        if with_actor not in self._graphs:
+            rows = self._rows
+            self._graphs[with_actor] = Graph(
+                lambda: self._update(sampler.gather(rows), with_actor), "training"
+            )
+        self._graphs[with_actor]()
+
+    def clear(self) -> None:
+        """Forget the graphs, as numbers or tensors that updates use are replaced."""
+        self._graphs.clear()
