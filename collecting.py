@@ -3,8 +3,8 @@
 Both ablations are off by default:
 
 - Curriculum: the target return starts low and rises to the final target.
-- Jump start (Uchendu et al. 2022, arXiv 2204.02372): the pretrained policy acts for the first h
-  steps of each episode, then the learner takes over.
+- Jump start (Uchendu et al. 2022, arXiv 2204.02372): a guide, the pretrained policy or another
+  trained one, acts for the first h steps of each episode, then the learner takes over.
 
 Each has two schedules. The linear one depends on the online iteration. The exponential one, that of
 the published ablations (Yan, Schwing, Wang 2024, arXiv 2410.24108, figure 24), depends on the
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from build_networks import slow_copy
@@ -78,41 +79,89 @@ class Schedules:
         return metrics
 
 
+class TrainedPolicy(Protocol):
+    """The interface of `policy_export.Policy` as a guide."""
+
+    @property
+    def actor(self) -> Actor: ...
+
+    def rollout_settings(self) -> RolloutSettings: ...
+
+
 class GuidedPolicy(nn.Module):
     """Acts by a guide policy for the first steps of each episode, then by the learner.
+
+    Each sees its own context length and normalisation of states.
 
     Args:
         guide: Acts at timesteps below `steps`, in evaluation mode.
         learner: Acts afterwards, in its current mode.
         steps: h.
+        guide_acting, acting: How the guide and the learner act.
     """
 
-    def __init__(self, guide: Actor, learner: Actor, steps: int) -> None:
+    def __init__(
+        self, guide: Actor, learner: Actor, steps: int, guide_acting: RolloutSettings,
+        acting: RolloutSettings,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.guide, self.learner, self.steps = guide, learner, steps
+        self.context_lengths = guide_acting.context_length, acting.context_length
+        # from the learner's normalised states to the guide's
+        std = guide_acting.state_std
+        scale, shift = acting.state_std / std, (acting.state_mean - guide_acting.state_mean) / std
+        device = next(learner.parameters()).device
+        self.scale, self.shift = (
+            torch.as_tensor(x, dtype=torch.float32, device=device) for x in (scale, shift)
+        )
 
     def act(self, states: Tensor, actions: Tensor, rtg: Tensor, timesteps: Tensor) -> PolicyOutput:
-        """The output of guide or learner; all episodes are at the same timestep."""
+        """The output of guide or learner; all episodes are at the same timestep.
+
+        Args:
+            states: (k, T, obs_dim) normalised as the learner's.
+            actions, rtg, timesteps: (k, T, ...), as for a decision transformer.
+        """
         guided = int(timesteps[0, -1]) < self.steps
-        return (self.guide if guided else self.learner).act(states, actions, rtg, timesteps)
+        actor = self.guide if guided else self.learner
+        recent = slice(-self.context_lengths[0 if guided else 1], None)
+        if guided:
+            states = states * self.scale + self.shift
+        return actor.act(
+            states[:, recent], actions[:, recent], rtg[:, recent], timesteps[:, recent]
+        )
 
 
 class JumpStart:
-    """Holds the guide policy from the start of fine-tuning until the schedule ends."""
+    """Holds the guide policy until the schedule ends.
 
-    def __init__(self) -> None:
-        self._guide: Actor | None = None
+    Args:
+        guide: The guide; by default the policy as of the start of fine-tuning.
+    """
+
+    def __init__(self, guide: TrainedPolicy | None = None) -> None:
+        self._guide = guide.actor if guide else None
+        self._acting = guide.rollout_settings() if guide else None
 
     def start(self, actor: Actor) -> None:
-        """Copy the policy as of the start of fine-tuning."""
-        self._guide = slow_copy(actor)
+        """Copy the policy as of the start of fine-tuning, unless there is another guide."""
+        self._guide = self._guide or slow_copy(actor)
 
-    def policy(self, actor: Actor, steps: int) -> Actor | GuidedPolicy:
-        """The policy that collects if the guide acts for the first `steps` steps."""
+    def policy(
+        self, actor: Actor, steps: int, acting: RolloutSettings
+    ) -> tuple[Actor | GuidedPolicy, RolloutSettings]:
+        """The policy that collects if the guide acts for the first `steps` steps, and how.
+
+        Args:
+            actor: The learner.
+            steps: h.
+            acting: How the learner acts.
+        """
         if steps == 0 or self._guide is None:
             self._guide = None
-            return actor
-        return GuidedPolicy(self._guide, actor, steps)
+            return actor, acting
+        policy = GuidedPolicy(self._guide, actor, steps, self._acting or acting, acting)
+        return policy, replace(acting, context_length=max(policy.context_lengths))
 
     def state_dict(self) -> dict[str, Any] | None:
         """The guide's weights; None without a guide."""
@@ -123,12 +172,13 @@ class JumpStart:
 
         Args:
             state: What `state_dict` returned.
-            actor: A policy of the same shape.
+            actor: A policy with the shape of the guide, if none was given.
         """
-        self._guide = None
-        if state is not None:
-            self._guide = slow_copy(actor)
-            self._guide.load_state_dict(state)
+        if state is None:
+            self._guide = None
+            return
+        self._guide = self._guide or slow_copy(actor)
+        self._guide.load_state_dict(state)
 
 
 @dataclass
@@ -180,10 +230,12 @@ class Collector:
                 raise Stopped
             place = iteration, episode + len(done)
             steps = sum(each.length for each in done)
+            guided_steps = self.schedules.guided_steps(*place)
+            policy, acting = self.jump_start.policy(actor, guided_steps, self.acting)
             return rollout(
-                self.jump_start.policy(actor, self.schedules.guided_steps(*place)),
+                policy,
                 self.envs,
-                self.acting,
+                acting,
                 self.schedules.target_return(*place),
                 self._explore,
                 lambda: show(steps + int(self.envs.steps.sum())),

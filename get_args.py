@@ -270,8 +270,11 @@ class Settings:
     rtg_curriculum_decay: float = flag(0.0, ABLATION, "D > 0 selects the published curriculum "
         "instead (D = 0.99): the target return of collected episode N = 0, 1, ... is EVAL_RTG - "
         "D^N (EVAL_RTG - RTG_CURRICULUM_START)", within="[0, 1)", fixed=True)
-    jump_start_steps: int = flag(0, ABLATION, "the pretrained policy acts for this many first "
-        "steps of each collected episode, decreasing to 0 (JSRL)", within=NOT_NEGATIVE, fixed=True)
+    jump_start_steps: int = flag(0, ABLATION, "a guide policy acts for this many first steps of "
+        "each collected episode, decreasing to 0 (JSRL)", within=NOT_NEGATIVE, fixed=True)
+    jump_start_guide: str = flag("", ABLATION, "the guide: newest checkpoint of a run, or an "
+        "exported policy; of the same task, but method and architecture may differ",
+        shown_default="the pretrained policy", fixed=True, path=True)
     jump_start_iters: int = flag(100, ABLATION, "online iterations over which it decreases "
         "linearly", within=AT_LEAST_ONE)
     jump_start_decay: float = flag(0.0, ABLATION, "D > 0 decreases it by the factor D per "

@@ -9,24 +9,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from collecting import Collector, Schedules
+from collecting import Collector, JumpStart, Schedules
 from data import dataset_path, load_dataset
-from evaluation import (
-    RolloutSettings,
-    collection_metrics,
-    evaluation_metrics,
-    headline,
-    rollout,
-)
+from evaluation import RolloutSettings, collection_metrics, evaluation_metrics, headline, rollout
 from fast_cpu.device_tuning import check_device, tune_device
 from get_args import Settings
 from logger import Logger
-from policy_export.initial import open_source
+from policy_export.initial import open_guide, open_source
+from policy_export.policy import save_policy
 from replay_buffer import ReplayBuffer, Sampler
 from rl_gradients import OnPolicyGradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.checkpoint import CheckpointStore, rng_state, set_rng_state
-from run.files import VIDEO_FOLDER
+from run.files import GUIDE_FOLDER, VIDEO_FOLDER
 from run.folder import create_run_dir, method_name
 from run.progress import Progress, ProgressDisplay, online_budget, online_rows
 from run.resume import open_run, read_settings
@@ -61,6 +56,7 @@ class Experiment:
         self.settings, self.task, self._stop = settings, settings.task, stop
         self.device = select_device(settings.device, settings.force_device)
         check_device(self.device, settings.precision, bool(settings.compile))
+        guide = open_guide(settings, self.device)
         path = dataset_path(self.task, Path(settings.data_dir), settings.dataset)
         seed_everything(settings.seed)
         self.trainer = Trainer(settings, self.task, self.device)
@@ -79,7 +75,7 @@ class Experiment:
         mean_return = float(data.returns.mean()) if data.num_trajectories else 0.0
         self.collector = Collector(
             settings, self.online_envs, self.rollout_settings, self.trainer.noise,
-            Schedules(settings, mean_return),
+            Schedules(settings, mean_return), JumpStart(guide),
         )  # fmt: skip
         self.progress = resumed.progress if resumed else Progress()
         self.display = ProgressDisplay(settings, self.progress)
@@ -89,6 +85,8 @@ class Experiment:
         if resumed:
             restore(self, resumed.state)
             self.trainer.set_coefficients(*self._coefficients())
+        elif guide:
+            save_policy(guide, self.run_dir / GUIDE_FOLDER)
         facts = data.fingerprint | data.mean_score(self.task)
         self.logger = Logger(
             self.run_dir, settings, facts, self.eval_envs.engine, self.device, self.progress.rows,

@@ -1,7 +1,7 @@
-"""Start a run from the networks of another run or of an exported policy (`--init_from`).
+"""Use the networks of another run or of an exported policy (`--init_from`, `--jump_start_guide`).
 
-A run offers the networks at the end of its pretraining, checkpoints/pretrained.pt. Its other
-checkpoints are used only if their file is given.
+For `--init_from`, a run offers the networks at the end of its pretraining,
+checkpoints/pretrained.pt. Its other checkpoints are used only if their file is given.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from build_networks import load_moments
 from get_args import CRITIC, FLAGS, Settings, flags_with
-from policy_export.policy import POLICY_FILE, WEIGHTS_FILE, Policy, load_policy, policy_of_run
+from policy_export.checks import task_facts
+from policy_export.policy import (
+    POLICY_FILE,
+    WEIGHTS_FILE,
+    Policy,
+    load_policy,
+    open_policy,
+    policy_of_run,
+)
 from run.checkpoint import check_shapes, read_state, state_files
 from run.config import describe_origin
-from run.files import CHECKPOINT_FOLDER, CONFIG_FILE, PRETRAINED_FILE
+from run.files import CHECKPOINT_FOLDER, CONFIG_FILE, GUIDE_FOLDER, PRETRAINED_FILE
 from run.snapshot import OPTIMIZERS
 from trainer import Trainer
 from trajectories import Moments
@@ -129,6 +138,29 @@ def open_source(settings: Settings) -> Source:
     summary = f"initialised from {file} ({describe_origin(origin)}): {', '.join(taken)}"
     summary += f"; new: {', '.join(new)}" if new else ""
     return Source(settings, policy, state, origin, summary)
+
+
+def open_guide(settings: Settings, device: torch.device) -> Policy | None:
+    """The policy of --jump_start_guide, if any; a resumed run has a copy in its folder.
+
+    Raises:
+        UserError: there is none, a file is damaged, or it is of another task than the run.
+    """
+    if not settings.jump_start_guide:
+        return None
+    copy = Path(settings.resume) / GUIDE_FOLDER
+    try:
+        policy = open_policy(copy if settings.resume else Path(settings.jump_start_guide), device)
+    except UserError as error:
+        raise UserError(f"--jump_start_guide: {error}") from None
+    theirs = task_facts(policy.task)
+    for name, ours in task_facts(settings.task).items():
+        if name != "definition" and theirs[name] != ours:
+            raise UserError(
+                f"--jump_start_guide {settings.jump_start_guide}: its task has {name} "
+                f"{theirs[name]}, {settings.env} has {ours}; use a policy of that task"
+            )
+    return policy
 
 
 def _checkpoint_file(path: Path) -> Path:

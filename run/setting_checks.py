@@ -223,14 +223,20 @@ def _check_ablations(s: Settings) -> None:
         f"--jump_start_decay {s.jump_start_decay}: there is no jump start; add --jump_start_steps",
     )
     _refuse_if(
+        s.jump_start_guide != "" and s.jump_start_steps == 0,
+        f"--jump_start_guide {s.jump_start_guide}: there is no jump start; add --jump_start_steps",
+    )
+    _refuse_if(
         s.jump_start_decay > 0 and s.jump_start_iters != Settings.jump_start_iters,
         f"--jump_start_iters {s.jump_start_iters}: --jump_start_decay replaces the linear "
         "schedule; drop one of them",
     )
     _refuse_if(
-        s.jump_start_steps > 0 and s.max_pretrain_iters == 0 and not s.init_from,
+        s.jump_start_steps > 0
+        and s.max_pretrain_iters == 0
+        and not (s.init_from or s.jump_start_guide),
         f"--jump_start_steps {s.jump_start_steps}: needs a pretrained policy, but "
-        "--max_pretrain_iters is 0; change one of them, or pass --init_from",
+        "--max_pretrain_iters is 0; change one of them, or pass --init_from or --jump_start_guide",
     )
     _refuse_if(
         s.jump_start_steps > 0 and s.rl_algo == "PPO",

@@ -19,7 +19,7 @@ from run.checkpoint import state_files
 from run.progress import ProgressDisplay
 from tests.documented_metrics import documented_metrics
 from tests.tiny_runs import DETERMINISTIC, metrics_of, run
-from tests.toy_problem import SMALL, STEPS, TASK, TwoSteps, regret, train
+from tests.toy_problem import ACTING, SMALL, STEPS, TASK, TwoSteps, regret, train
 from trainer import Trainer
 
 
@@ -72,7 +72,8 @@ def test_the_guide_acts_first_then_the_learner(steps):
     torch.manual_seed(0)
     guide, learner = (make_actor(SMALL, TASK).eval() for _ in range(2))
     acting = RolloutSettings(TASK, STEPS, np.zeros(TASK.obs_dim), np.ones(TASK.obs_dim))
-    (guided,) = rollout(GuidedPolicy(guide, learner, steps), TwoSteps(1), acting, 0.0)
+    policy = GuidedPolicy(guide, learner, steps, acting, acting)
+    (guided,) = rollout(policy, TwoSteps(1), acting, 0.0)
     (alone,) = rollout(guide, TwoSteps(1), acting, 0.0)
     same = guided.trajectory.actions == alone.trajectory.actions
     assert same.all(axis=1).tolist() == [t < steps for t in range(STEPS)]
@@ -81,13 +82,13 @@ def test_the_guide_acts_first_then_the_learner(steps):
 def test_the_guide_stays_the_pretrained_policy():
     actor = make_actor(SMALL, TASK)
     jump_start = JumpStart()
-    assert jump_start.policy(actor, 1) is actor  # nothing was pretrained
+    assert jump_start.policy(actor, 1, ACTING) == (actor, ACTING)  # nothing was pretrained
     jump_start.start(actor)
     before = {name: x.clone() for name, x in actor.state_dict().items()}
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(1.0)
-    guided = jump_start.policy(actor, 1)
+    guided, _ = jump_start.policy(actor, 1, ACTING)
     assert isinstance(guided, GuidedPolicy)
     assert guided.learner is actor
     assert all(torch.equal(x, before[name]) for name, x in guided.guide.state_dict().items())
@@ -96,7 +97,7 @@ def test_the_guide_stays_the_pretrained_policy():
     ours = again.state_dict()
     assert ours is not None
     assert all(torch.equal(x, before[name]) for name, x in ours.items())
-    assert jump_start.policy(actor, 0) is actor
+    assert jump_start.policy(actor, 0, ACTING) == (actor, ACTING)
     assert jump_start.state_dict() is None
 
 

@@ -35,6 +35,7 @@ OWN_FLAGS = {
     "rtg_curriculum_iters": ("int", 0),
     "rtg_curriculum_start": ("int", None),
     "jump_start_steps": ("int", 0),
+    "jump_start_guide": ("str", ""),
     "rtg_curriculum_decay": ("float", 0.0),
     "jump_start_iters": ("int", 100),
     "init_from": ("str", ""),
@@ -190,7 +191,8 @@ def test_files_named_on_a_page_exist(page: str) -> None:
     names = re.findall(
         r"`([a-z_0-9/]+(?:\.py|\.sh|\.ya?ml|\.txt|\.md|/))`", (ROOT / page).read_text()
     )
-    made_by_users = {"checkpoints/", "tensorboard/", "wandb/", "videos/", "exp/make_run/", "site/"}
+    run_folder = {"checkpoints/", "guide/", "tensorboard/", "wandb/", "videos/"}
+    made_by_users = run_folder | {"exp/make_run/", "site/"}
     assert {name for name in names if not (ROOT / name).exists()} <= made_by_users
 
 
@@ -285,6 +287,7 @@ REFUSED = [
     (["--rtg_curriculum_decay", "0.9", "--rtg_curriculum_start", "3600"], "--eval_rtg 3600"),
     (["--policy", "mlp", "--rtg_curriculum_decay", "0.9"], "--rtg_curriculum_decay"),
     (["--jump_start_decay", "0.9"], "--jump_start_steps"),
+    (["--jump_start_guide", "exp/run"], "--jump_start_steps"),
     (["--jump_start_decay", "-0.5", "--jump_start_steps", "5"], "--jump_start_decay"),
     (
         ["--jump_start_decay", "0.9", "--jump_start_steps", "5", "--jump_start_iters", "7"],

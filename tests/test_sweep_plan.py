@@ -75,6 +75,10 @@ def test_every_published_table_ships() -> None:
     assert [path.stem for path in TABLES] == ["table1", "table10", "table11", "table2", "table3"]
 
 
+ADROIT = [
+    f"{hand}-{level}-v1"
+    for hand in ("pen", "hammer", "door", "relocate") for level in ("cloned", "expert")
+]  # fmt: skip
 HALFCHEETAH, CLONED = "halfcheetah-medium-replay-v2", "hammer-cloned-v1"
 # values of a flag by task in the paper's ablations, see spec/ablations.md
 FIGURES = {
@@ -93,15 +97,14 @@ FIGURES = {
         ["pen-cloned-v1", "halfcheetah-medium-v2", HALFCHEETAH], (1, -1)
     )),
     "23": ("K", {"hopper-medium-v2": (1, 2, 20)}),
-    "24": ("prev_policy_coeff", {
-        f"{hand}-{level}-v1": (0, 0.05, 0, 0)
-        for hand in ("pen", "hammer", "door", "relocate") for level in ("cloned", "expert")
-    }),
+    "24": ("prev_policy_coeff", dict.fromkeys(ADROIT, (0, 0.05, 0, 0))),
+    "24-oracle": ("jump_start_steps", dict.fromkeys(ADROIT, (100,))),
 }  # fmt: skip
 # settings of all runs of a figure
 FIXED: dict[str, dict[str, Any]] = {
     "8": {"actor_sup_coeff": 0}, "9": {"actor_rl_coeff": 0.1, "actor_sup_coeff": 1},
     "20": {"eval_context_length": 1}, "23": {"recurrent": True, "arch": "LSTM"},
+    "24-oracle": {"jump_start_decay": 0.99},
 }  # fmt: skip
 
 
@@ -134,6 +137,16 @@ def test_figure_24_has_the_published_schedules() -> None:
         steps = get_task(run.task).horizon // (1 if "pen" in run.task else 2)
         assert (s.jump_start_steps, s.jump_start_decay) == ((steps, 0.99) if jump else (0, 0))
         assert s.rtg_curriculum_decay == (0.99 if curriculum else 0)
+
+
+def test_oracles_of_figure_24_are_runs_of_table_2() -> None:
+    oracles = {
+        str(run.folder): run.task
+        for run in read_sweep(ROOT / "sweeps" / "table2.yaml", Path("exp")).runs
+        if run.method == "IQL-MLP" and run.seed == 16
+    }
+    for run in read_sweep(ROOT / "sweeps" / "figure24-oracle.yaml", Path("exp")).runs:
+        assert oracles[run.settings.jump_start_guide] == run.task
 
 
 def test_sweeps_and_shell_scripts_have_the_same_commands() -> None:
