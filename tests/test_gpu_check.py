@@ -57,13 +57,15 @@ def test_parts_run_and_are_reported(tmp_path, capsys):
     assert [part["part"] for part in report["parts"]] == chosen
     (versions,) = report["parts"][0]["items"]
     assert versions["figures"]["torch"] == torch.__version__
-    for item in report["parts"][2]["items"]:
-        assert 0 < item["figures"]["host_ms"] <= item["figures"]["ms"]
-        assert item["figures"]["peak_mib"] > 100
+    *updates, acting = (item["figures"] for item in report["parts"][2]["items"])
+    for figures in updates:
+        assert 0 < figures["host_ms"] <= figures["ms"]
+        assert figures["peak_mib"] > 100
+    assert acting["graph_ms"] > 0
     table = (tmp_path / "report.md").read_text()
-    assert "| timing | passed | 2 of 2 |" in table
+    assert "| timing | passed | 4 of 4 |" in table
     assert "| K 20, bf16 | passed |" in table
-    assert "timing: passed, 2 of 2 items" in capsys.readouterr().out
+    assert "timing: passed, 4 of 4 items" in capsys.readouterr().out
 
 
 def test_a_part_that_fails_hangs_or_lacks_a_package_does_not_stop_the_rest(tmp_path, monkeypatch):
@@ -171,7 +173,7 @@ def test_a_resumed_run_must_equal_the_other(part, finished, monkeypatch, fault):
     monkeypatch.setattr(resume, "call", call)
     if not fault:
         found = resume.resumed(part, "run", "")
-        assert found == {"resumed": 0.0, "same_run_twice": 0.0}
+        assert found == {"difference": 0.0}
         return
     message = (
         "metrics differ" if fault == "metrics" else "critic_target/q_net.layers.0.weight differs"
