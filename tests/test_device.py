@@ -81,8 +81,8 @@ def test_an_update_stays_on_the_device_and_reads_nothing_back(name):
     stop = iter([False, False, True])
     trainer.run_iteration(meta_batch, 10, on_policy=on_policy, stop_requested=stop.__next__)
     logged = trainer._means._sums
-    assert {"actor_loss", "rl_loss"} <= logged.keys()
-    assert {total.device for totals in logged.values() for total in totals} == {DEVICE}
+    assert {"actor_loss", "rl_loss"} <= {name for names in logged for name in names}
+    assert {sums.device for sums in logged.values()} == {DEVICE}
 
 
 def test_meta_tensors_reject_reads_and_mixed_devices():

@@ -45,6 +45,7 @@ OWN_FLAGS = {
     "resume": ("str", ""),
     "max_online_transitions": ("int", 0),
     "precision": ("str", "fp32"),
+    "cuda_graphs": ("int", 1),
     "compile": ("int", 0),
     "wandb_mode": ("str", "disabled"),
     "wandb_entity": ("str", ""),
