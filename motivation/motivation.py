@@ -135,30 +135,25 @@ def bandit_settings(args: argparse.Namespace) -> BanditSettings:
     return BanditSettings(**values)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        settings = bandit_settings(args)
-        device = select_device(args.device)
-        recorded = json.dumps(dataclasses.asdict(settings), indent=2)
-        write_output(args.out / "settings.json", recorded.encode(), "--out")
-        epochs = settings.pretrain_epochs + settings.online_epochs
-        with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
-            history = Bandit(settings, device).run(after_epoch=bar.update)
-        for name, draw in FIGURES.items():
-            save_figure(draw(history), args.out / f"{name}.png")
-        for name, rows in (("epochs", epoch_rows(history)), ("runs", run_rows(history))):
-            text = to_csv(list(rows[0]), [list(row.values()) for row in rows])
-            write_output(args.out / f"{name}.csv", text.encode(), "--out")
-        sentence = conclusion(history)
-        write_output(args.out / "conclusion.txt", f"{sentence}\n".encode(), "--out")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    settings = bandit_settings(args)
+    device = select_device(args.device)
+    recorded = json.dumps(dataclasses.asdict(settings), indent=2)
+    write_output(args.out / "settings.json", recorded.encode(), "--out")
+    epochs = settings.pretrain_epochs + settings.online_epochs
+    with tqdm(total=epochs, unit="epoch", disable=None, leave=False) as bar:
+        history = Bandit(settings, device).run(after_epoch=bar.update)
+    for name, draw in FIGURES.items():
+        save_figure(draw(history), args.out / f"{name}.png")
+    for name, rows in (("epochs", epoch_rows(history)), ("runs", run_rows(history))):
+        text = to_csv(list(rows[0]), [list(row.values()) for row in rows])
+        write_output(args.out / f"{name}.csv", text.encode(), "--out")
+    sentence = conclusion(history)
+    write_output(args.out / "conclusion.txt", f"{sentence}\n".encode(), "--out")
     print(f"wrote {', '.join(f'{name}.png' for name in FIGURES)}, epochs.csv and runs.csv "
           f"in {args.out}")  # fmt: skip
     print(sentence)
-    return 0
 
 
 if __name__ == "__main__":

@@ -235,33 +235,28 @@ def _with_environment(policy: Policy, args: argparse.Namespace) -> Policy:
     return policy
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     args = parse_args(argv)
-    try:
-        check_args(args)
-        device = select_device(args.device)
-        tune_device(device)
-        policy = _with_environment(open_policy(args.folder, device, args.best), args)
-        targets = args.rtg or [policy.settings.eval_rtg]
-        results = [evaluate(policy, rtg, args) for rtg in targets]
-        several = len(results) > 1
-        path = args.plot or (Path("target_returns.png") if several else None)
-        if path is not None:
-            save_plot(results, path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check_args(args)
+    device = select_device(args.device)
+    tune_device(device)
+    policy = _with_environment(open_policy(args.folder, device, args.best), args)
+    targets = args.rtg or [policy.settings.eval_rtg]
+    results = [evaluate(policy, rtg, args) for rtg in targets]
+    several = len(results) > 1
+    path = args.plot or (Path("target_returns.png") if several else None)
+    if path is not None:
+        save_plot(results, path)
     if args.json:
         print(json.dumps(results if several else results[0]))
-        return 0
+        return
     if args.verbose or not several:
         print("\n\n".join(report(result, args.verbose) for result in results))
     if several:
         print(comparison(results))
     if path is not None:
         print(f"wrote {path}")
-    return 0
 
 
 if __name__ == "__main__":

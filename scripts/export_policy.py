@@ -22,7 +22,7 @@ from get_args import OneLineParser
 from policy_export import Policy, save_policy
 from policy_export.policy import policy_of_run
 from policy_export.program import save_program
-from utils import UserError, run_command, user_path
+from utils import run_command, user_path
 
 
 def summary(policy: Policy) -> str:
@@ -38,7 +38,7 @@ def summary(policy: Policy) -> str:
     return f"{text}, {what} {value:.2f} in the run" if name in scores else text
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("run_dir", type=user_path, help="folder of the run")
@@ -48,16 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--torch_export", action="store_true", help="also write policy.pt2, a "
                         "program of torch.export, which needs only PyTorch")  # fmt: skip
     args = parser.parse_args(argv)
-    try:
-        policy = policy_of_run(args.run_dir, best=args.best)
-        save_policy(policy, args.out)
-        if args.torch_export:
-            save_program(policy, args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    policy = policy_of_run(args.run_dir, best=args.best)
+    save_policy(policy, args.out)
+    if args.torch_export:
+        save_program(policy, args.out)
     print(f"wrote {args.out}: {summary(policy)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ that of the initial policy.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import sys
 from collections.abc import Sequence
@@ -38,7 +37,14 @@ def check_metric(runs: Sequence[RunResult], metric: str) -> None:
     raise UserError(f"--metric {metric}: not logged by these runs; use {', '.join(near)}")
 
 
-def plot(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("runs", nargs="+", type=user_path, metavar="RUNS", help="folders of runs or their parents")
+    add("--out", type=user_path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
+    add("--metric", default=SCORE, help="metric to plot (default: %(default)s)")
+    add("--split", action="store_true", help="one panel per method; needs runs of one task")
+    args = parser.parse_args(argv)
     runs, warnings = read_runs(run_folders(args.runs), args.metric)
     check_metric(runs, args.metric)
     style = styles([run.method for run in runs])
@@ -53,21 +59,6 @@ def plot(args: argparse.Namespace) -> None:
     table = change_table(runs)
     if table.rows:
         print(to_markdown(table), end="")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("runs", nargs="+", type=user_path, metavar="RUNS", help="folders of runs or their parents")
-    add("--out", type=user_path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
-    add("--metric", default=SCORE, help="metric to plot (default: %(default)s)")
-    add("--split", action="store_true", help="one panel per method; needs runs of one task")
-    try:
-        plot(parser.parse_args(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -97,20 +97,15 @@ def draw(run_dir: Path, episodes: int) -> Figure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("run", type=user_path, metavar="RUN", help="folder of a run")
     add("--out", type=user_path, required=True, metavar="FILE", help="figure (.png, .pdf or .svg)")
     add("--episodes", type=_positive, default=20, metavar="N", help="(default: %(default)s)")
     args = parser.parse_args(argv)
-    try:
-        save_figure(draw(args.run, args.episodes), args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    save_figure(draw(args.run, args.episodes), args.out)
     print(f"wrote {args.out}")
-    return 0
 
 
 def _positive(text: str) -> int:

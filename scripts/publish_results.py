@@ -21,7 +21,7 @@ from reporting.results import kept_files, results_table
 from reporting.runs import read_runs, run_folders
 from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
-from utils import UserError, run_command, user_path, write_output
+from utils import run_command, user_path, write_output
 
 
 def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
@@ -46,19 +46,14 @@ def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
     print(to_markdown(results_table(kept)), end="")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("runs", nargs="+", type=user_path, metavar="RUNS", help="folders of runs or their parents")
     add("--out", type=user_path, required=True, metavar="DIR", help="folder of kept runs")
     add("--figure", type=user_path, metavar="FILE", help="learning curves (.png, .pdf or .svg)")
     args = parser.parse_args(argv)
-    try:
-        publish(args.runs, args.out, args.figure)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    publish(args.runs, args.out, args.figure)
 
 
 if __name__ == "__main__":

@@ -43,18 +43,13 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     print(f"wrote {len(files)} files; open {out / 'report.html'}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=user_path, metavar="RUNS",
                         help="folders of runs or their parents")  # fmt: skip
     parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="output folder")
     args = parser.parse_args(argv)
-    try:
-        write_report(args.runs, args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    write_report(args.runs, args.out)
 
 
 if __name__ == "__main__":

@@ -153,9 +153,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(f"error: {problem}" for problem in found), file=sys.stderr)
             return EXIT_USER_ERROR
         return execute(sweep, todo, args, shell_command("scripts/sweep.py", *words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_STOPPED

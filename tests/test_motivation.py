@@ -13,9 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from critic import EnsembleLinear
+from motivation import motivation
 from motivation.bandit import METHODS, Bandit, BanditSettings, History, offline_actions, reward
-from motivation.motivation import conclusion, main, shares
+from motivation.motivation import conclusion, shares
+from tests.commands import as_command
 from tests.conftest import ROOT
+
+main = as_command(motivation.main)
 
 CPU = torch.device("cpu")
 SMALL = ["--seeds", "3", "--pretrain_epochs", "1", "--online_epochs", "2", "--device", "cpu"]
@@ -188,10 +192,7 @@ def test_one_seed_without_epochs_has_no_intervals(tmp_path):
     ids=str,
 )
 def test_invalid_flags_are_one_line(tmp_path, capsys, flags, message):
-    try:
-        code = main(["--out", str(tmp_path / "out"), *flags])
-    except SystemExit as ended:
-        code = int(ended.code or 0)
+    code = main(["--out", str(tmp_path / "out"), *flags])
     error = capsys.readouterr().err
     assert code == 2 and message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()

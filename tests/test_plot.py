@@ -13,10 +13,13 @@ from reporting.figures import learning_curves, split_curves
 from reporting.runs import read_run, read_runs, run_folders
 from reporting.style import save_figure, styles
 from run.state import DIVERGED
-from scripts.plot_learning_curve import main
+from scripts import plot_learning_curve
+from tests.commands import as_command
 from tests.conftest import ROOT
 from tests.report_runs import ended, finished_run, settings
 from utils import UserError
+
+main = as_command(plot_learning_curve.main)
 
 HOPPER, MAZE = "hopper-medium-v2", "maze2d-umaze-v1"
 

@@ -8,10 +8,14 @@ from matplotlib.patches import Rectangle
 from d4rl_envs.maze2d import BALL_RADIUS
 from policy_export.playing import play
 from run.files import CHECKPOINT_FOLDER, PRETRAINED_FILE
-from scripts.plot_paths import draw, draw_panel, main
+from scripts import plot_paths
+from scripts.plot_paths import draw, draw_panel
 from tasks import get_task
+from tests.commands import as_command
 from tests.test_policy_file import SMALL, policy_with
 from tests.tiny_runs import DETERMINISTIC, refusal, run
+
+main = as_command(plot_paths.main)
 
 SHORT = [*DETERMINISTIC, "--K", "1", "--eval_context_length", "1", "--max_online_iters", "1"]
 # walls are solid, but contacts are soft

@@ -14,6 +14,7 @@ from get_args import Settings
 from run import progress as progress_module
 from run.progress import Progress, ProgressDisplay
 from scripts import evaluate, export_policy, plot_learning_curve, report
+from tests.commands import as_command
 from tests.conftest import ROOT
 
 SETTINGS = replace(
@@ -153,5 +154,5 @@ def test_commands_end_with_at_most_one_line(code, output, status, error):
 def test_commands_expand_a_leading_tilde(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["~/none"] if script is evaluate else ["~/none", "--out=~/new.png"]
-    assert script.main(arguments) == 2
+    assert as_command(script.main)(arguments) == 2
     assert f"{tmp_path}/none" in capsys.readouterr().err

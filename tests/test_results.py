@@ -9,9 +9,12 @@ import pytest
 from reporting.results import final_score, results_table
 from reporting.runs import read_runs, run_folders
 from reporting.tables import to_markdown
-from scripts.publish_results import main
+from scripts import publish_results
+from tests.commands import as_command
 from tests.conftest import ROOT
 from tests.report_runs import finished_run, settings
+
+main = as_command(publish_results.main)
 
 TASK = "maze2d-umaze-v1"
 RESULTS = ROOT / "results"

@@ -10,15 +10,18 @@ from get_args import parse_args
 from main import main as train
 from reporting.runs import read_runs, run_folders
 from run.state import DIVERGED, FAILED
-from scripts.sweep import main
+from scripts import sweep as sweep_script
 from sweeps.attempt import command_words
 from sweeps.folders import status_of
 from sweeps.plan import Sweep, read_sweep
 from sweeps.sharing import PRETRAINING
 from sweeps.state import state_of_end
+from tests.commands import as_command
 from tests.test_sweep_plan import write_sweep
 from tests.tiny_runs import TINY, metrics_of
 from utils import json_object
+
+main = as_command(sweep_script.main)
 
 FLAGS: dict[str, Any] = dict(zip([name[2:] for name in TINY[::2]], TINY[1::2], strict=True))
 FLAGS |= {"num_eval_episodes": 1, "max_online_iters": 1, "K": 1, "eval_context_length": 1}

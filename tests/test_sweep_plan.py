@@ -13,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from get_args import parse_args
-from scripts.sweep import main
+from scripts import sweep as sweep_script
 from sweeps.plan import read_sweep
 from sweeps.published import METHOD_FLAGS, SUITE_TASKS, TASK_FLAGS
 from tasks import get_task
+from tests.commands import as_command
 from tests.conftest import ROOT, shared_file
 from tests.test_published import shell_settings, table_settings
+
+main = as_command(sweep_script.main)
 
 SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))
 TABLES = [path for path in SHIPPED if path.stem.startswith("table")]
@@ -366,10 +369,7 @@ def test_other_files_are_rejected_in_one_line(text, tmp_path, capsys) -> None:
 )
 def test_invalid_command_lines_are_one_line(words, message, tmp_path, capsys) -> None:
     path = write_sweep(tmp_path)
-    try:
-        code = main([str(path), "--save_dir", str(tmp_path / "exp"), *words])
-    except SystemExit as ended:
-        code = int(str(ended.code))
+    code = main([str(path), "--save_dir", str(tmp_path / "exp"), *words])
     error = capsys.readouterr().err
     assert code == 2 and error.startswith("error: ") and error.count("\n") == 1
     assert message in error

@@ -20,15 +20,18 @@ import sweeps.attempt as attempt_module
 from run.files import CONFIG_FILE, LOCK_FILE, STATUS_FILE, SWEEP_LOCK_FILE
 from run.state import DIVERGED, FAILED, FINISHED, KILLED, RUNNING, STOPPED, UNFINISHED
 from run.stopping import EXIT_STOPPED
-from scripts.sweep import main
+from scripts import sweep as sweep_script
 from sweeps.attempt import Allocation, Attempt, command_words, retried, run_here
 from sweeps.board import Board, progress
 from sweeps.folders import remaining, status_of
 from sweeps.plan import Sweep, SweepRun, read_sweep
 from sweeps.state import PLANNED, PRUNED, Status, metric_rows, read_status
+from tests.commands import as_command
 from tests.conftest import ROOT
 from tests.test_sweep_plan import write_sweep
 from utils import UserError
+
+main = as_command(sweep_script.main)
 
 TINY = {
     "device": "cpu", "embed_dim": 16, "n_layer": 1, "n_head": 1, "batch_size": 8, "K": 1,

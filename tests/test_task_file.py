@@ -20,12 +20,13 @@ from reporting.figures import RETURN_LABEL, SCORE_LABEL, learning_curves
 from reporting.runs import read_runs, run_folders
 from reporting.style import styles
 from run.checkpoint import load_best
-from scripts.evaluate import main as evaluate
-from scripts.export_policy import main as export
-from scripts.report import main as report
+from scripts import evaluate as evaluate_script
+from scripts import export_policy
+from scripts import report as report_script
 from sweeps.plan import read_sweep
 from tasks import make_vector
 from tasks.task_file import read_task_file, recorded_task
+from tests.commands import as_command
 from tests.conftest import ROOT
 from tests.data_files import dataset_fault, write
 from tests.report_runs import finished_run, settings
@@ -39,6 +40,10 @@ from tests.tiny_runs import (
     same_weights,
 )
 from utils import UserError
+
+evaluate = as_command(evaluate_script.main)
+export = as_command(export_policy.main)
+report = as_command(report_script.main)
 
 PAGE = (ROOT / "docs" / "TASKS.md").read_text()
 CONTENT = {"name": "pendulum", "environment": "Pendulum-v1", "horizon": 8, "eval_rtg": -8}
