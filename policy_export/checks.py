@@ -17,7 +17,7 @@ from build_networks import make_actor
 from decision_transformer import Actor
 from get_args import Settings, flags_with
 from run.checkpoint import check_shapes
-from run.setting_checks import check_model, check_value
+from run.setting_checks import check_value, model_problems
 from tasks import OwnTask, Task, get_task
 from tasks.task_file import recorded_task
 from utils import UserError
@@ -84,10 +84,11 @@ def checked_settings(owner: object, recorded: Any, extra: tuple[str, ...] = ()) 
     try:
         for name, value in values.items():
             check_value(name, value)
-        settings = Settings(**values)
-        check_model(settings)
     except UserError as error:
         raise UserError(f"{owner}: {error}") from None
+    settings = Settings(**values)
+    for problem in model_problems(settings):
+        raise UserError(f"{owner}: {problem}")
     return settings
 
 

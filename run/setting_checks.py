@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,10 @@ def check_settings(settings: Settings) -> None:
     for name in FLAGS:
         check_value(name, getattr(settings, name))
     settings.task  # noqa: B018 - raises for an unknown one
-    checks = [_check_paths, check_model, _check_algorithm, _check_policy, _check_critic]
-    checks.append(_check_ablations)
-    for check in checks:
-        check(settings)
-    if settings.recurrent:
-        _check_recurrent(settings)
+    for find in (_path_problems, model_problems, _algorithm_problems, _policy_problems,
+                 _critic_problems, _ablation_problems, _recurrent_problems):  # fmt: skip
+        for problem in find(settings):
+            raise UserError(problem)
 
 
 def check_value(name: str, value: Any) -> None:
@@ -59,203 +58,186 @@ def check_value(name: str, value: Any) -> None:
         raise UserError(f"--{name} {value!r}: contains control characters; remove them")
 
 
-def _refuse_if(condition: bool, message: str) -> None:
-    if condition:
-        raise UserError(message)
-
-
-def _check_paths(s: Settings) -> None:
-    _refuse_if(
-        s.custom_dataset == 1 and not s.dataset,
-        "--custom_dataset 1: no dataset given; add --dataset, and --env for its task",
-    )
-    _refuse_if(
-        s.env_backend == "d4rl" and s.video_debug == 1,
-        "--video_debug 1: --env_backend d4rl cannot render; drop one of them",
-    )
-    _refuse_if(
-        s.init_optimizer == 1 and not s.init_from,
-        "--init_optimizer 1: there is no run to take optimisers from; add --init_from",
-    )
-    _refuse_if(
-        s.own_task is not None and s.env_backend == "d4rl",
-        "--env_backend d4rl: has only D4RL's tasks; drop it for a --task_file",
-    )
-    _refuse_if(
-        s.own_task is not None and not s.dataset and s.max_pretrain_iters > 0,
-        f"--task_file {s.task_file}: no dataset to pretrain on; add --dataset, or "
-        "--max_pretrain_iters 0 to learn purely online",
-    )
-    _refuse_if(not s.save_dir, "--save_dir is empty; give a folder")
-    _refuse_if(not s.data_dir, "--data_dir is empty; give a folder")
+def _path_problems(s: Settings) -> Iterator[str]:
+    if s.custom_dataset == 1 and not s.dataset:
+        yield "--custom_dataset 1: no dataset given; add --dataset, and --env for its task"
+    if s.env_backend == "d4rl" and s.video_debug == 1:
+        yield "--video_debug 1: --env_backend d4rl cannot render; drop one of them"
+    if s.init_optimizer == 1 and not s.init_from:
+        yield "--init_optimizer 1: there is no run to take optimisers from; add --init_from"
+    if s.own_task is not None and s.env_backend == "d4rl":
+        yield "--env_backend d4rl: has only D4RL's tasks; drop it for a --task_file"
+    if s.own_task is not None and not s.dataset and s.max_pretrain_iters > 0:
+        yield (
+            f"--task_file {s.task_file}: no dataset to pretrain on; add --dataset, or "
+            "--max_pretrain_iters 0 to learn purely online"
+        )
+    if not s.save_dir:
+        yield "--save_dir is empty; give a folder"
+    if not s.data_dir:
+        yield "--data_dir is empty; give a folder"
     for name in ("exp_name", "suffix"):
         value = getattr(s, name)
-        _refuse_if(
-            "/" in value or "\\" in value,
-            f"--{name} {value}: becomes part of a folder name, so it cannot contain slashes; "
-            "choose the folder with --save_dir or --run_dir",
+        if "/" in value or "\\" in value:
+            yield (
+                f"--{name} {value}: becomes part of a folder name, so it cannot contain slashes; "
+                "choose the folder with --save_dir or --run_dir"
+            )
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device) is None:
+        yield f"--device {s.device}: unknown device; use auto, cpu, cuda or cuda:N"
+
+
+def model_problems(s: Settings) -> Iterator[str]:
+    """Contradictions among the settings of the policy network, one line each."""
+    if s.eval_context_length > s.K:
+        yield (
+            f"--eval_context_length {s.eval_context_length}: longer than the training context "
+            f"--K {s.K}; decrease it or increase --K"
         )
-    _refuse_if(
-        re.fullmatch(r"auto|cpu|cuda(:\d+)?", s.device) is None,
-        f"--device {s.device}: unknown device; use auto, cpu, cuda or cuda:N",
-    )
+    if s.policy == "transformer" and s.embed_dim % s.n_head != 0:
+        yield (
+            f"--embed_dim {s.embed_dim}: not a multiple of --n_head {s.n_head}; change one of them"
+        )
+    if s.policy == "mlp" and s.ordering == 1:
+        yield "--ordering 1: --policy mlp has no timestep embedding; drop one of them"
+    if s.delayed_reward == 1:
+        yield "--delayed_reward 1: delays nothing; use 0 for no delay, or M > 1"
 
 
-def check_model(s: Settings) -> None:
-    """Check the settings of the policy network against each other.
-
-    Raises:
-        UserError: they contradict each other.
-    """
-    _refuse_if(
-        s.eval_context_length > s.K,
-        f"--eval_context_length {s.eval_context_length}: longer than the training context "
-        f"--K {s.K}; decrease it or increase --K",
-    )
-    _refuse_if(
-        s.policy == "transformer" and s.embed_dim % s.n_head != 0,
-        f"--embed_dim {s.embed_dim}: not a multiple of --n_head {s.n_head}; change one of them",
-    )
-    _refuse_if(
-        s.policy == "mlp" and s.ordering == 1,
-        "--ordering 1: --policy mlp has no timestep embedding; drop one of them",
-    )
-    _refuse_if(
-        s.delayed_reward == 1,
-        "--delayed_reward 1: delays nothing; use 0 for no delay, or M > 1",
-    )
-
-
-def _check_algorithm(s: Settings) -> None:
+def _algorithm_problems(s: Settings) -> Iterator[str]:
     algo = s.rl_algo
-    _refuse_if(
-        algo != "TD3" and s.num_actor_update_interval != 1,
-        f"--rl_algo {algo}: updates the actor with every critic update; "
-        "add --num_actor_update_interval 1",
-    )
-    _refuse_if(
-        algo in ("SAC", "PPO") and s.stoc == 0,
-        f"--rl_algo {algo}: needs a stochastic policy; add --stoc 1",
-    )
-    _refuse_if(
-        algo in ("SAC", "AWAC", "PPO", "AWR") and s.use_entropy_reg == 1,
-        f"--rl_algo {algo}: cannot be combined with the entropy bonus of the supervised loss; "
-        "add --use_entropy_reg 0",
-    )
-    for name in ("AWAC_soft_flag", "AWAC_normalize_adv"):
-        _refuse_if(
-            algo == "AWAC" and getattr(s, name) is None,
-            f"--rl_algo AWAC: needs --{name}, which has no default; "
-            f"set it to one of {', '.join(map(str, FLAGS[name].metadata['choices']))}",
+    if algo != "TD3" and s.num_actor_update_interval != 1:
+        yield (
+            f"--rl_algo {algo}: updates the actor with every critic update; "
+            "add --num_actor_update_interval 1"
         )
+    if algo in ("SAC", "PPO") and s.stoc == 0:
+        yield f"--rl_algo {algo}: needs a stochastic policy; add --stoc 1"
+    if algo in ("SAC", "AWAC", "PPO", "AWR") and s.use_entropy_reg == 1:
+        yield (
+            f"--rl_algo {algo}: cannot be combined with the entropy bonus of the supervised loss; "
+            "add --use_entropy_reg 0"
+        )
+    for name in ("AWAC_soft_flag", "AWAC_normalize_adv"):
+        if algo == "AWAC" and getattr(s, name) is None:
+            yield (
+                f"--rl_algo AWAC: needs --{name}, which has no default; "
+                f"set it to one of {', '.join(map(str, FLAGS[name].metadata['choices']))}"
+            )
 
 
-def _check_policy(s: Settings) -> None:
-    _refuse_if(
-        s.stoc == 0 and s.use_entropy_reg == 1,
-        "--stoc 0 --use_entropy_reg 1: a deterministic policy has no entropy; "
-        "add --use_entropy_reg 0, or use --stoc 1",
-    )
-    _refuse_if(
+def _policy_problems(s: Settings) -> Iterator[str]:
+    if s.stoc == 0 and s.use_entropy_reg == 1:
+        yield (
+            "--stoc 0 --use_entropy_reg 1: a deterministic policy has no entropy; "
+            "add --use_entropy_reg 0, or use --stoc 1"
+        )
+    if (
         s.policy == "transformer"
         and s.actor_rl_coeff == 0
-        and not (s.stoc == 1 and s.use_entropy_reg == 1),
-        "--actor_rl_coeff 0: plain ODT needs --stoc 1 --use_entropy_reg 1; add them, or set "
-        "--actor_rl_coeff to a positive value",
-    )
-    _refuse_if(
-        s.actor_rl_coeff == 0 and s.actor_sup_coeff == 0,
-        "--actor_rl_coeff 0 --actor_sup_coeff 0: the actor has no loss; set one of them to a "
-        "positive value",
-    )
-
-
-def _check_critic(s: Settings) -> None:
-    _refuse_if(
-        s.gamma == 1 and s.critic_time_aware == 0,
-        "--gamma 1: needs a time-aware critic; add --critic_time_aware 1 (or 2), or decrease "
-        "--gamma",
-    )
-    last = min(s.task.horizon, 999)
-    _refuse_if(
-        s.critic_time_aware == 2 and s.critic_time_dim < last.bit_length(),
-        f"--critic_time_dim {s.critic_time_dim}: too few binary digits for the timesteps of "
-        f"{s.env}; use at least {last.bit_length()}",
-    )
-
-
-def _check_ablations(s: Settings) -> None:
-    start = s.rtg_curriculum_start
-    _refuse_if(
-        s.own_task is not None and not s.dataset and s.rtg_curriculum_decay > 0 and start is None,
-        f"--rtg_curriculum_decay {s.rtg_curriculum_decay}: without a dataset there is no mean "
-        "return to start from; add --rtg_curriculum_start",
-    )
-    _refuse_if(
-        s.rtg_curriculum_iters > 0 and s.rtg_curriculum_decay > 0,
-        f"--rtg_curriculum_iters {s.rtg_curriculum_iters} --rtg_curriculum_decay "
-        f"{s.rtg_curriculum_decay}: two schedules of one target return; drop one of them",
-    )
-    _refuse_if(
-        s.rtg_curriculum_iters > 0 and start is None,
-        f"--rtg_curriculum_iters {s.rtg_curriculum_iters}: needs --rtg_curriculum_start, which has "
-        "no default; set it, in training rewards",
-    )
-    _refuse_if(
-        s.rtg_curriculum_iters == 0 and s.rtg_curriculum_decay == 0 and start is not None,
-        f"--rtg_curriculum_start {start}: there is no curriculum; add --rtg_curriculum_iters or "
-        "--rtg_curriculum_decay",
-    )
-    end = "eval_rtg" if s.rtg_curriculum_decay else "online_rtg"
-    _refuse_if(
-        start is not None and start >= getattr(s, end),
-        f"--rtg_curriculum_start {start}: the curriculum rises, so it must start below "
-        f"--{end} {getattr(s, end)}; decrease it",
-    )
-    for name in ("rtg_curriculum_iters", "rtg_curriculum_decay"):
-        _refuse_if(
-            s.policy == "mlp" and getattr(s, name) > 0,
-            f"--{name} {getattr(s, name)}: --policy mlp does not use the return-to-go; drop one "
-            "of them",
+        and not (s.stoc == 1 and s.use_entropy_reg == 1)
+    ):
+        yield (
+            "--actor_rl_coeff 0: plain ODT needs --stoc 1 --use_entropy_reg 1; add them, or set "
+            "--actor_rl_coeff to a positive value"
         )
-    _refuse_if(
-        s.jump_start_decay > 0 and s.jump_start_steps == 0,
-        f"--jump_start_decay {s.jump_start_decay}: there is no jump start; add --jump_start_steps",
-    )
-    _refuse_if(
-        s.jump_start_guide != "" and s.jump_start_steps == 0,
-        f"--jump_start_guide {s.jump_start_guide}: there is no jump start; add --jump_start_steps",
-    )
-    _refuse_if(
-        s.jump_start_decay > 0 and s.jump_start_iters != Settings.jump_start_iters,
-        f"--jump_start_iters {s.jump_start_iters}: --jump_start_decay replaces the linear "
-        "schedule; drop one of them",
-    )
-    _refuse_if(
-        s.jump_start_steps > 0
-        and s.max_pretrain_iters == 0
-        and not (s.init_from or s.jump_start_guide),
-        f"--jump_start_steps {s.jump_start_steps}: needs a pretrained policy, but "
-        "--max_pretrain_iters is 0; change one of them, or pass --init_from or --jump_start_guide",
-    )
-    _refuse_if(
-        s.jump_start_steps > 0 and s.rl_algo == "PPO",
-        f"--jump_start_steps {s.jump_start_steps}: --rl_algo PPO learns only from its own "
-        "policy's actions; drop one of them",
-    )
+    if s.actor_rl_coeff == 0 and s.actor_sup_coeff == 0:
+        yield (
+            "--actor_rl_coeff 0 --actor_sup_coeff 0: the actor has no loss; set one of them to a "
+            "positive value"
+        )
 
 
-def _check_recurrent(s: Settings) -> None:
-    _refuse_if(
-        s.critic_activation not in ("relu", "tanh"),
-        f"--critic_activation {s.critic_activation}: recurrent critics support only relu and tanh; "
-        "use one of them",
-    )
-    _refuse_if(
-        s.critic_normalization != "layernorm",
-        f"--critic_normalization {s.critic_normalization}: recurrent critics support only "
-        "layernorm; drop the flag",
-    )
+def _critic_problems(s: Settings) -> Iterator[str]:
+    if s.gamma == 1 and s.critic_time_aware == 0:
+        yield (
+            "--gamma 1: needs a time-aware critic; add --critic_time_aware 1 (or 2), or decrease "
+            "--gamma"
+        )
+    last = min(s.task.horizon, 999)
+    if s.critic_time_aware == 2 and s.critic_time_dim < last.bit_length():
+        yield (
+            f"--critic_time_dim {s.critic_time_dim}: too few binary digits for the timesteps of "
+            f"{s.env}; use at least {last.bit_length()}"
+        )
+
+
+def _ablation_problems(s: Settings) -> Iterator[str]:
+    start = s.rtg_curriculum_start
+    if s.own_task is not None and not s.dataset and s.rtg_curriculum_decay > 0 and start is None:
+        yield (
+            f"--rtg_curriculum_decay {s.rtg_curriculum_decay}: without a dataset there is no mean "
+            "return to start from; add --rtg_curriculum_start"
+        )
+    if s.rtg_curriculum_iters > 0 and s.rtg_curriculum_decay > 0:
+        yield (
+            f"--rtg_curriculum_iters {s.rtg_curriculum_iters} --rtg_curriculum_decay "
+            f"{s.rtg_curriculum_decay}: two schedules of one target return; drop one of them"
+        )
+    if s.rtg_curriculum_iters > 0 and start is None:
+        yield (
+            f"--rtg_curriculum_iters {s.rtg_curriculum_iters}: needs --rtg_curriculum_start, which "
+            "has no default; set it, in training rewards"
+        )
+    if s.rtg_curriculum_iters == 0 and s.rtg_curriculum_decay == 0 and start is not None:
+        yield (
+            f"--rtg_curriculum_start {start}: there is no curriculum; add --rtg_curriculum_iters "
+            "or --rtg_curriculum_decay"
+        )
+    end = "eval_rtg" if s.rtg_curriculum_decay else "online_rtg"
+    if start is not None and start >= getattr(s, end):
+        yield (
+            f"--rtg_curriculum_start {start}: the curriculum rises, so it must start below "
+            f"--{end} {getattr(s, end)}; decrease it"
+        )
+    for name in ("rtg_curriculum_iters", "rtg_curriculum_decay"):
+        if s.policy == "mlp" and getattr(s, name) > 0:
+            yield (
+                f"--{name} {getattr(s, name)}: --policy mlp does not use the return-to-go; drop "
+                "one of them"
+            )
+    if s.jump_start_decay > 0 and s.jump_start_steps == 0:
+        yield (
+            f"--jump_start_decay {s.jump_start_decay}: there is no jump start; add "
+            "--jump_start_steps"
+        )
+    if s.jump_start_guide != "" and s.jump_start_steps == 0:
+        yield (
+            f"--jump_start_guide {s.jump_start_guide}: there is no jump start; add "
+            "--jump_start_steps"
+        )
+    if s.jump_start_decay > 0 and s.jump_start_iters != Settings.jump_start_iters:
+        yield (
+            f"--jump_start_iters {s.jump_start_iters}: --jump_start_decay replaces the linear "
+            "schedule; drop one of them"
+        )
+    start_given = s.init_from or s.jump_start_guide
+    if s.jump_start_steps > 0 and s.max_pretrain_iters == 0 and not start_given:
+        yield (
+            f"--jump_start_steps {s.jump_start_steps}: needs a pretrained policy, but "
+            "--max_pretrain_iters is 0; change one of them, or pass --init_from or "
+            "--jump_start_guide"
+        )
+    if s.jump_start_steps > 0 and s.rl_algo == "PPO":
+        yield (
+            f"--jump_start_steps {s.jump_start_steps}: --rl_algo PPO learns only from its own "
+            "policy's actions; drop one of them"
+        )
+
+
+def _recurrent_problems(s: Settings) -> Iterator[str]:
+    if not s.recurrent:
+        return
+    if s.critic_activation not in ("relu", "tanh"):
+        yield (
+            f"--critic_activation {s.critic_activation}: recurrent critics support only relu and "
+            "tanh; use one of them"
+        )
+    if s.critic_normalization != "layernorm":
+        yield (
+            f"--critic_normalization {s.critic_normalization}: recurrent critics support only "
+            "layernorm; drop the flag"
+        )
 
 
 def notices(settings: Settings) -> list[str]:
