@@ -17,25 +17,12 @@ from critic import ACTIVATIONS, Critic, CriticConfig, EnsembleLinear, Normalizat
 NUM_LAYERS = 3
 
 
-def recurrent_layers(arch: str, in_features: int, width: int, activation: str) -> nn.RNNBase:
-    """`NUM_LAYERS` layers, (N, K, in) -> (N, K, width).
-
-    Args:
-        arch: "RNN": h_t = activation(W x_t + U h_{t-1} + b), activation "relu" or "tanh".
-            "LSTM": ignores `activation`.
-        in_features, width: Size of a step's input and output.
-        activation: Activation of the RNN cells.
-    """
-    if arch == "LSTM":
-        return nn.LSTM(in_features, width, NUM_LAYERS, batch_first=True)
-    return nn.RNN(in_features, width, NUM_LAYERS, nonlinearity=activation, batch_first=True)
-
-
 class RecurrentEnsemble(nn.Module):
     """`members` networks: recurrent layers, normalisation, activation, a scalar output.
 
     Args:
-        arch: "RNN" or "LSTM".
+        arch: "LSTM", or "RNN": h_t = activation(W x_t + U h_{t-1} + b), activation "relu" or
+            "tanh".
         members: Number of networks.
         in_features: Size of a step's input.
         config: Width, normalisation and activation, which RNN cells also use.
@@ -44,8 +31,9 @@ class RecurrentEnsemble(nn.Module):
     def __init__(self, arch: str, members: int, in_features: int, config: CriticConfig) -> None:
         super().__init__()
         width = config.hidden_dim
+        kind = nn.LSTM if arch == "LSTM" else partial(nn.RNN, nonlinearity=config.activation)
         self.recurrent = nn.ModuleList(
-            recurrent_layers(arch, in_features, width, config.activation) for _ in range(members)
+            kind(in_features, width, NUM_LAYERS, batch_first=True) for _ in range(members)
         )
         self.norm = (
             Normalization(config.normalization, members, width) if config.normalization else None

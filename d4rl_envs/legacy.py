@@ -19,7 +19,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from d4rl_envs.errors import UserError
-from d4rl_envs.legacy_worker import ProtocolError, decode_arrays, decode_header, encode, header_size
+from d4rl_envs.legacy_worker import decode_arrays, decode_header, encode, header_size
 from d4rl_envs.tasks import D4RLTask
 from d4rl_envs.vector import EnvVector
 
@@ -105,7 +105,7 @@ class LegacyWorker:
             self._fail(f"did not answer within {timeout or ANSWER_TIMEOUT:g} s")
         except (EOFError, BrokenPipeError):
             self._fail(self._how_it_ended())
-        except ProtocolError as error:
+        except (ValueError, KeyError, TypeError) as error:
             self._fail(f"sent an invalid message ({error})")
         if "error" in answer:
             self._fail(f"failed ({_one_line(str(answer['error']))})")

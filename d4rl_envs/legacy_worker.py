@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import platform
 import signal
@@ -23,8 +24,6 @@ import numpy as np
 
 LENGTH = struct.Struct("<I")
 _MOST_HEADER_BYTES = 2**24
-_MOST_ARRAY_BYTES = 2**28
-_TYPES = ("<f8", "<i8", "|b1")
 # the d4rl modules that register each family
 _MODULES = {
     "hopper": "gym_mujoco",
@@ -40,10 +39,6 @@ _MODULES = {
 }
 
 
-class ProtocolError(Exception):
-    """Invalid message."""
-
-
 def encode(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
     """Frame with a header and arrays."""
     listed = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
@@ -55,44 +50,25 @@ def header_size(prefix: bytes) -> int:
     """Size of the header, from the first 4 bytes of a frame."""
     size = int(LENGTH.unpack(prefix)[0])
     if size > _MOST_HEADER_BYTES:
-        raise ProtocolError(f"header of {size} bytes")
+        raise ValueError(f"header of {size} bytes")
     return size
 
 
 def decode_header(text: bytes) -> tuple[dict[str, Any], int]:
     """The header, and the number of bytes of the arrays that follow."""
-    try:
-        header = json.loads(text.decode())
-        total = 0
-        for name, kind, shape in header["arrays"]:
-            if kind not in _TYPES or type(name) is not str:
-                raise ProtocolError(f"array of type {str(kind)[:20]!r}")
-            total += _count(shape) * np.dtype(kind).itemsize
-    except (ValueError, KeyError, TypeError):
-        raise ProtocolError("malformed header") from None
-    if total > _MOST_ARRAY_BYTES:
-        raise ProtocolError(f"arrays of {total} bytes")
-    return header, total
+    header = json.loads(text)
+    sizes = [np.dtype(kind).itemsize * math.prod(shape) for _, kind, shape in header["arrays"]]
+    return header, sum(sizes)
 
 
 def decode_arrays(header: dict[str, Any], content: bytes) -> dict[str, np.ndarray]:
     """The arrays that a header lists, read-only."""
     arrays, start = {}, 0
     for name, kind, shape in header["arrays"]:
-        array = np.frombuffer(content, kind, _count(shape), start)
+        array = np.frombuffer(content, kind, math.prod(shape), start)
         arrays[name] = array.reshape(shape)
         start += array.nbytes
     return arrays
-
-
-def _count(shape: list[int]) -> int:
-    """Number of entries of an array of this shape."""
-    count = 1
-    for size in shape:
-        if type(size) is not int or size < 0:
-            raise ProtocolError("malformed array shape")
-        count *= size
-    return count
 
 
 def provide_mjrl() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from d4rl_envs.antmaze import GOAL_RADIUS, SCALE, AntMazeEnv, positions
 from d4rl_envs.base import MujocoEnv
 from d4rl_envs.maze2d import cells
-from data_sources.behaviour_policy import AntPolicy, HandPolicy
+from data_sources.behaviour_policy import AntPolicy
 from data_sources.blocks import Block, block_sizes, empty_block
 from data_sources.maze_planner import ANT_MOVES, Cell, GridPlanner
 from tasks import Task
@@ -19,43 +19,7 @@ ANT_ACTION_NOISE = 0.2
 ANT_WAYPOINT_NOISE = 1.0
 
 
-class Behaviour:
-    """Chooses the actions of a dataset."""
-
-    def begin(self, obs: np.ndarray) -> np.ndarray:
-        """Begin an episode that was reset to `obs`; returns its first observation."""
-        return obs
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        """An action (act_dim,) for an observation (obs_dim,); it is clipped to [-1, 1]."""
-        raise NotImplementedError
-
-    def done(self, obs: np.ndarray) -> bool:
-        """Whether to end the episode with a timeout."""
-        return False
-
-
-class RandomBehaviour(Behaviour):
-    """Uniformly random actions."""
-
-    def __init__(self, task: Task, rng: np.random.Generator) -> None:
-        self._rng, self._size = rng, task.act_dim
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        return self._rng.uniform(-1.0, 1.0, self._size)
-
-
-class HandBehaviour(Behaviour):
-    """Samples of an Adroit expert."""
-
-    def __init__(self, policy: HandPolicy, rng: np.random.Generator) -> None:
-        self._policy, self._rng = policy, rng
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        return self._policy.sample(obs, self._rng)
-
-
-class AntBehaviour(Behaviour):
+class AntBehaviour:
     """The goal-reaching ant, guided cell by cell by a planner.
 
     In diverse tasks, start and goal of every episode are random cells; in the others they are the
@@ -75,6 +39,7 @@ class AntBehaviour(Behaviour):
         self._diverse = "diverse" in task.name
 
     def begin(self, obs: np.ndarray) -> np.ndarray:
+        """Begin an episode that was reset to `obs`; returns its first observation."""
         self.goal = self._env.goal
         if not self._diverse:
             return obs
@@ -87,6 +52,7 @@ class AntBehaviour(Behaviour):
         return self._env.observation()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
+        """An action (8,) for an observation (29,), with noise."""
         here, goal_cell = self._cell(obs[:2]), self._cell(self.goal)
         next_cell = self._planner.route(here, goal_cell)[0]
         waypoint = self.goal
@@ -97,6 +63,7 @@ class AntBehaviour(Behaviour):
         return action + ANT_ACTION_NOISE * self._rng.standard_normal(action.shape)
 
     def done(self, obs: np.ndarray) -> bool:
+        """Whether the goal of a diverse task is reached, which ends the episode."""
         return self._diverse and bool(np.linalg.norm(obs[:2] - self.goal) <= GOAL_RADIUS)
 
     def _cell(self, xy: np.ndarray) -> Cell:
@@ -106,25 +73,33 @@ class AntBehaviour(Behaviour):
 
 
 def episode_rows(
-    task: Task, env: MujocoEnv, behaviour: Behaviour, steps: int, seed: int
-) -> Iterator[Block]:
-    """Rows of one episode after another; the last one may be unfinished."""
-    obs = behaviour.begin(env.reset(seed=seed)[0])
+    task: Task, env: MujocoEnv, act: Callable[[np.ndarray], np.ndarray], steps: int, seed: int,
+    begin: Callable[[np.ndarray], np.ndarray] = lambda obs: obs,
+    done: Callable[[np.ndarray], bool] = lambda obs: False,
+) -> Iterator[Block]:  # fmt: skip
+    """Rows of one episode after another; the last one may be unfinished.
+
+    Args:
+        act: An action (act_dim,) for an observation (obs_dim,); it is clipped to [-1, 1].
+        begin: Begins an episode that was reset to an observation; returns its first observation.
+        done: Whether to end the episode with a timeout.
+    """
+    obs = begin(env.reset(seed=seed)[0])
     elapsed = 0
     for size in block_sizes(steps):
         block = empty_block(task, size)
         for row in range(size):
             block["observations"][row] = obs
-            block["actions"][row] = np.clip(behaviour.act(obs), -1.0, 1.0)
+            block["actions"][row] = np.clip(act(obs), -1.0, 1.0)
             # apply the stored float32 action
             obs, reward, terminated = env.advance(block["actions"][row].astype(np.float64))
             elapsed += 1
-            ended = terminated or elapsed == task.horizon or behaviour.done(obs)
+            ended = terminated or elapsed == task.horizon or done(obs)
             block["rewards"][row], block["terminals"][row] = reward, terminated
             block["timeouts"][row] = ended and not terminated
             if "next_observations" in block:
                 block["next_observations"][row] = obs
             if ended:
-                obs = behaviour.begin(env.reset()[0])
+                obs = begin(env.reset()[0])
                 elapsed = 0
         yield block

@@ -13,13 +13,7 @@ from d4rl_envs.engine import mujoco
 from d4rl_envs.registration import make
 from data_sources.behaviour_policy import AntPolicy, HandPolicy
 from data_sources.blocks import Block, write_dataset
-from data_sources.episodes import (
-    AntBehaviour,
-    Behaviour,
-    HandBehaviour,
-    RandomBehaviour,
-    episode_rows,
-)
+from data_sources.episodes import AntBehaviour, episode_rows
 from data_sources.maze_recipe import planner_rows
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay, sac_attributes, sac_rows, trained
 from offline_data.split import GYM_FAMILIES
@@ -101,9 +95,10 @@ def _rows(task: Task, steps: int, seed: int, policy: Path | None) -> Iterator[Bl
         return planner_rows(task, steps, seed)
     env = make(task)
     rng = np.random.default_rng([seed, 1])  # independent of the environment's own generator
-    behaviour: Behaviour = RandomBehaviour(task, rng)
-    if policy is not None and isinstance(env, AntMazeEnv):
-        behaviour = AntBehaviour(task, env, AntPolicy(policy, task), rng)
-    elif policy is not None:
-        behaviour = HandBehaviour(HandPolicy(policy, task), rng)
-    return episode_rows(task, env, behaviour, steps, seed)
+    if policy is None:
+        return episode_rows(task, env, lambda _: rng.uniform(-1, 1, task.act_dim), steps, seed)
+    if isinstance(env, AntMazeEnv):
+        ant = AntBehaviour(task, env, AntPolicy(policy, task), rng)
+        return episode_rows(task, env, ant.act, steps, seed, ant.begin, ant.done)
+    hand = HandPolicy(policy, task)
+    return episode_rows(task, env, lambda obs: hand.sample(obs, rng), steps, seed)

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from d4rl_envs.registration import make
 from data_sources.blocks import BLOCK_ROWS, Block
-from data_sources.episodes import Behaviour, episode_rows
+from data_sources.episodes import episode_rows
 from tasks import Task
 from utils import UserError
 
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
     from data_sources.sac_training import SacTraining
 
 MAX_TRAINING_STEPS = 2_000_000
-
-
-class SacBehaviour(Behaviour):
-    """Samples of the trained policy."""
-
-    def __init__(self, training: SacTraining) -> None:
-        self._training = training
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        return self._training.act(obs)
 
 
 def is_replay(task: Task) -> bool:
@@ -85,7 +74,7 @@ def sac_rows(task: Task, training: SacTraining, steps: int, seed: int) -> Iterat
             yield training.rows(start, min(start + BLOCK_ROWS, steps))
     else:
         torch.manual_seed(seed)  # same rows whether training was loaded or has just ended
-        yield from episode_rows(task, make(task), SacBehaviour(training), steps, seed)
+        yield from episode_rows(task, make(task), training.act, steps, seed)
 
 
 def sac_attributes(task: Task, training: SacTraining) -> dict[str, Any]:

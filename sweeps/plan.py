@@ -12,7 +12,7 @@ import contextlib
 import difflib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -136,9 +136,10 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(known)}"
+def _nearest(word: str, known: Collection[str], otherwise: str = "") -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    advice = otherwise or f"use one of {', '.join(known)}"
+    return f"; did you mean {near[0]}?" if near else f"; {advice}"
 
 
 def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Sequence[str]) -> Sweep:
@@ -247,18 +248,14 @@ def _words(flags: Any, place: str) -> list[str]:
     words = []
     for name, value in flags.items():
         if name not in FLAGS:
-            raise UserError(f"{place}: {name}: unknown flag{_hint(str(name))}")
+            advice = _nearest(str(name), FLAGS, "docs/FLAGS.md lists them")
+            raise UserError(f"{place}: {name}: unknown flag{advice}")
         if name in flags_with("per_run"):
             raise UserError(f"{place}: {name}: set by the sweep itself; remove it")
         if not isinstance(value, str | int | float):
             raise UserError(f"{place}: {name}: {value!r} is not a single value")
         words.append(f"--{name}={value}")
     return words
-
-
-def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, FLAGS, n=1)
-    return f"; did you mean {near[0]}?" if near else "; docs/FLAGS.md lists them"
 
 
 def _search(

@@ -66,26 +66,9 @@ def test_environments_may_step_separately():
     assert delayer.step(np.array([1.0, 1.0]), np.array([False, True])).tolist() == [0, 1]
 
 
-def test_reset_discards_unpaid_rewards():
-    delayer = RewardDelayer(2, 3)
-    none = np.zeros(2, dtype=bool)
-    delayer.step(np.array([1.0, 10.0]), none)
-    delayer.reset(np.array([0]))
-    assert delayer.step(np.array([1.0, 10.0]), none).tolist() == [0, 0]
-    assert delayer.step(np.array([1.0, 10.0]), none).tolist() == [0, 30]
-    assert delayer.step(np.array([1.0, 10.0]), none).tolist() == [3, 0]
-    delayer.reset()
-    assert delayer.step(np.ones(2), ~none).tolist() == [1, 1]
-
-
 def test_dtype_and_input_are_preserved():
     rewards = np.ones(7, np.float32)
     paid = delay_rewards(rewards, np.array([7]), 3)
     assert paid.dtype == np.float32
     assert paid.tolist() == [0, 0, 3, 0, 0, 3, 1]
     assert rewards.tolist() == [1] * 7
-
-
-def test_lengths_that_do_not_match_the_rewards():
-    with pytest.raises(ValueError, match="sum to 3"):
-        delay_rewards(np.ones(4), np.array([1, 2]), 5)

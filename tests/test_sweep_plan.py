@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from get_args import parse_args
 from scripts import sweep as sweep_script
 from sweeps.plan import read_sweep
-from sweeps.published import METHOD_FLAGS, SUITE_TASKS, TASK_FLAGS
+from sweeps.published import METHOD_FLAGS, TASK_FLAGS
 from tasks import get_task
 from tests.commands import as_command
 from tests.conftest import ROOT, shared_file
-from tests.test_published import shell_settings, table_settings
+from tests.test_published import SUITE_TASKS, shell_settings, table_settings
 
 main = as_command(sweep_script.main)
 
