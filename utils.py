@@ -243,7 +243,12 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        # so that the rename survives a power failure
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         part.unlink(missing_ok=True)
 
@@ -265,16 +270,6 @@ def write_output(path: Path, content: bytes, flag: str = "") -> None:
             file.write(content)
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot be written ({error.strerror})".strip()) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power failure, on systems that support it."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def half_written(folder: Path) -> list[Path]:

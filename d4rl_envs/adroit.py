@@ -11,7 +11,6 @@ import numpy as np
 
 from d4rl_envs.engine import mujoco
 from d4rl_envs.hand import AdroitEnv
-from d4rl_envs.rotations import euler_from_matrix, quat_from_euler
 
 
 class PenEnv(AdroitEnv):
@@ -36,7 +35,7 @@ class PenEnv(AdroitEnv):
 
     def place_objects(self) -> None:
         x, y = self.np_random.uniform(-1, 1, 2).tolist()
-        self.model.body("target").quat[:] = quat_from_euler((x, y, 0.0))
+        mujoco.mju_euler2Quat(self.model.body("target").quat, (x, y, 0.0), "xyz")
 
     def placed(self) -> dict[str, np.ndarray]:
         return {"desired_orien": self.model.body("target").quat}
@@ -79,6 +78,19 @@ class PenEnv(AdroitEnv):
 
     def failed(self) -> bool:
         return bool(self.pen[2] < self.drop_height)
+
+
+def euler_from_matrix(matrix: np.ndarray) -> tuple[float, float, float]:
+    """Euler angles (x, y, z), in rad, of a rotation matrix (9,) = Rx(x) Ry(y) Rz(z), row by row.
+
+    y is in [-pi/2, pi/2]. At its ends only x + z or x - z is determined, and x is 0.
+    """
+    m00, m01, m02, m10, m11, m12, _, _, m22 = matrix.tolist()
+    cos_y = math.hypot(m12, m22)
+    y = math.atan2(m02, cos_y)
+    if cos_y > 4 * np.finfo(float).eps:
+        return math.atan2(-m12, m22), y, math.atan2(-m01, m00)
+    return 0.0, y, math.atan2(m10, m11)
 
 
 class HammerEnv(AdroitEnv):

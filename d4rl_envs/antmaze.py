@@ -119,10 +119,6 @@ class AntMazeEnv(LocomotionEnv):
 
     set_target = set_target_goal
 
-    def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
-        if goal is not None:
-            self.goal = goal
-
     def reset_state(self) -> None:
         super().reset_state()
         if not self.fixed_goal:

@@ -134,14 +134,6 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if warmstart is not None:
             self.warmstart[:] = warmstart
 
-    def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
-        """Restore what resets randomise besides the state; nothing by default.
-
-        Args:
-            placement: Arrays of the model by attribute name ("body_pos", "site_pos", ...).
-            goal: The episode's goal, for families that draw one.
-        """
-
     def forward(self) -> None:
         """A forward pass that also updates the solver's warm start, as in MuJoCo 2.1.0."""
         mujoco.mj_forward(self.model, self.data)

@@ -93,10 +93,6 @@ class AdroitEnv(MujocoEnv):
     def success(self) -> bool:
         return self._achieved_steps > self.success_steps
 
-    def place(self, placement: dict[str, np.ndarray], goal: np.ndarray | None) -> None:
-        for attribute, values in placement.items():
-            getattr(self.model, attribute)[:] = values
-
     def placed(self) -> dict[str, np.ndarray]:
         """What resets randomise, views into `model` by D4RL's names."""
         raise NotImplementedError

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d4rl_envs.antmaze import AntMazeEnv
 from d4rl_envs.base import MujocoEnv
 from d4rl_envs.errors import UserError
+from d4rl_envs.hand import AdroitEnv
 from d4rl_envs.legacy import LegacyEnvVector
 from d4rl_envs.registration import make
 from d4rl_envs.tasks import D4RLTask, get_task
@@ -71,7 +73,11 @@ class Differences:
 def restore(env: MujocoEnv, start: Start) -> None:
     """Start an episode from a recorded state."""
     env.reset(seed=0)
-    env.place(start.placement, start.goal)
+    if isinstance(env, AdroitEnv):
+        for name, values in start.placement.items():
+            getattr(env.model, name)[:] = values
+    if isinstance(env, AntMazeEnv) and start.goal is not None:
+        env.goal = start.goal
     env.set_state(*start.state)
 
 

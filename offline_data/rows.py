@@ -73,21 +73,21 @@ class DatasetRows:
 
     def notices(self, task: Task) -> list[str]:
         """One line for each text of the file with another environment or version than the task."""
-        if isinstance(task, OwnTask):
-            return [
-                f"its {key} is {text}, but the task's environment is {task.environment}; physics "
-                "and rewards may differ"
-                for key, text in self.origin().items()
-                if re.search(r"-v\d+$", text) and key != "dataset"
-                if task.environment and text != task.environment
-            ]
         version = task.name.rpartition("-")[2]
+        used = f"evaluation and fine-tuning use D4RL's ({version})"
+        if isinstance(task, OwnTask):
+            used = f"the task's environment is {task.environment}"
+
+        def other(text: str) -> bool:
+            if isinstance(task, OwnTask):
+                return task.environment not in ("", text)
+            return not text.endswith(f"-{version}") or environment_named(text) is None
+
         return [
-            f"its {key} is {text}, but evaluation and fine-tuning use D4RL's ({version}); physics "
-            "and rewards may differ"
+            f"its {key} is {text}, but {used}; physics and rewards may differ"
             for key, text in self.origin().items()
-            if re.search(r"-v\d+$", text) and key != "dataset"  # which has versions of its own
-            if not text.endswith(f"-{version}") or environment_named(text) is None
+            # a dataset has versions of its own
+            if key != "dataset" and re.search(r"-v\d+$", text) and other(text)
         ]
 
     def _check_widths(self, task: Task) -> None:

@@ -50,22 +50,18 @@ def play(
         played += rollout(
             policy.actor, vector, settings, target_return, after_step=recorder.after_step
         )
-        _save_video(recorder, video)
+        if recorder.problem:
+            raise UserError(f"--video {video}: {recorder.problem}")
+        try:
+            recorder.save(video)
+        except OSError as error:
+            raise UserError(f"--video {video}: cannot be written ({error.strerror})") from None
         vector.close()
     while len(played) < episodes:
         first, last = len(played), min(len(played) + _PARALLEL, episodes)
         vector = make_vector(policy.task, range(seed + first, seed + last))
         played += rollout(policy.actor, vector, settings, target_return)
     return played
-
-
-def _save_video(recorder: VideoRecorder, path: Path) -> None:
-    if recorder.problem:
-        raise UserError(f"--video {path}: {recorder.problem}")
-    try:
-        recorder.save(path)
-    except OSError as error:
-        raise UserError(f"--video {path}: cannot be written ({error.strerror})") from None
 
 
 def summarise(episodes: Sequence[Episode], task: Task) -> dict[str, Any]:

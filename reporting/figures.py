@@ -192,10 +192,7 @@ def _legend_handles(runs: Sequence[RunResult], style: Mapping[str, Style]) -> li
     if unfinished:
         label = "not finished: x ended, > can continue"
         handles.append(Line2D([], [], ls=":", color=_GREY, label=label))
-    with_band = [c for curves in means for c in curves.values() if c.has_interval]
-    if with_band:
-        handles.append(_band_handle(with_band))
-    return handles
+    return handles + _band_handles([curve for curves in means for curve in curves.values()])
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
@@ -214,11 +211,12 @@ def _handle(look: Style, label: str) -> Artist:
                   markersize=4, label=label)  # fmt: skip
 
 
-def _band_handle(curves: Sequence[Curve]) -> Artist:
-    """The entry of the bands of these curves."""
-    of = ["of the mean"] * any(curve.runs > 1 for curve in curves)
-    of += ["over evaluation episodes"] * any(curve.runs == 1 for curve in curves)
-    return Patch(color=_GREY, alpha=0.25, lw=0, label=f"95% interval {' or '.join(of)}")
+def _band_handles(curves: Sequence[Curve]) -> list[Artist]:
+    """The entry of these curves' bands, if any."""
+    runs = [curve.runs for curve in curves if curve.has_interval]
+    of = ["of the mean"] * any(n > 1 for n in runs) + ["over evaluation episodes"] * (1 in runs)
+    label = f"95% interval {' or '.join(of)}"
+    return [Patch(color=_GREY, alpha=0.25, lw=0, label=label)] if runs else []
 
 
 def _aggregate_curves(comparison: Comparison, style: Mapping[str, Style]) -> Figure:
@@ -231,10 +229,7 @@ def _aggregate_curves(comparison: Comparison, style: Mapping[str, Style]) -> Fig
         _handle(style[method], f"{method} ({curve.runs} runs)")
         for method, curve in comparison.curves.items()
     ]
-    with_band = [curve for curve in comparison.curves.values() if curve.has_interval]
-    if with_band:
-        handles.append(_band_handle(with_band))
-    _add_legend(figure, handles)
+    _add_legend(figure, [*handles, *_band_handles(list(comparison.curves.values()))])
     return figure
 
 

@@ -6,7 +6,6 @@ The page contains Plotly's script, curves, tables and figures, and loads nothing
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -73,13 +72,11 @@ def to_page(report: Report, figures: Mapping[str, bytes]) -> str:
         for name, content in figures.items()
         if name.endswith(".svg")
     }
-    charts = _charts(report)
     return environment.get_template("page.html").render(
         title=TITLE,
         report=report,
         legend=styles(report.methods),
-        charts=charts,
-        chart_data=_json_for_script(charts),
+        charts=_charts(report),
         overview=contents.overview(report),
         score_note=contents.SCORE_NOTE,
         score_tables=contents.score_tables(report),
@@ -101,12 +98,6 @@ def _aggregates(report: Report) -> list[tuple[str, Table, Table]]:
         (str(i), contents.aggregate_table(each, i), contents.improvement_table(each, i))
         for i, each in enumerate(report.comparisons)
     ]
-
-
-def _json_for_script(value: Any) -> str:
-    """JSON that is safe inside a script element, whatever text it contains."""
-    text = json.dumps(value, allow_nan=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _charts(report: Report) -> list[dict[str, Any]]:

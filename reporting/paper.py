@@ -96,10 +96,8 @@ def _intervals() -> dict[tuple[str, str, str, str], tuple[float, float, float]]:
 
 def find_row(env: str, delayed_reward: int) -> PaperRow | None:
     """The row of a task; None if the paper does not have the task."""
-    for row in paper_rows():
-        if (row.env, row.delayed_reward) == (env, delayed_reward):
-            return row
-    return None
+    rows = (row for row in paper_rows() if (row.env, row.delayed_reward) == (env, delayed_reward))
+    return next(rows, None)
 
 
 def published_score(table: str, label: str, method: str) -> tuple[float, float] | None:

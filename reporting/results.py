@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from reporting.tables import Table, format_interval, words
 from run.files import CONFIG_FILE, METRICS_CSV_FILE
 from utils import json_object
 
-OURS, BASELINE = "TD3+ODT", "ODT"
+OURS = "TD3+ODT"
 # evaluations at the end of a run whose mean is its final score
 LAST = 5
 _COLUMNS = (
@@ -44,13 +44,12 @@ def kept_files(run: RunResult) -> dict[str, str]:
     table = io.StringIO()
     writer = csv.DictWriter(table, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
+    writer.writerows(
+        {name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in row.items()}
+        for row in rows
+    )
     text = json.dumps(_without_places(config), indent=1)
     return {CONFIG_FILE: f"{text}\n", METRICS_CSV_FILE: table.getvalue()}
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,22 +89,19 @@ def _scores(runs: Sequence[RunResult]) -> list[str]:
     before = np.array([run.before for run in runs])
     final = np.array([final_score(run) for run in runs])
     steps = round(float(np.mean([run.online_steps for run in runs])), -3)
-    change = _with_interval(final - before, "+")
-    return [f"{steps:,.0f}", _with_interval(before), _with_interval(final), change]
-
-
-def _with_interval(values: np.ndarray, sign: str = "") -> str:
-    mean, low, high = (float(x) for x in bootstrap([values], mean_over_runs))
-    return " ".join((f"{mean:{sign}.1f}", format_interval(low, high, 1))).strip()
+    scores = [_with_interval(mean_over_runs, values) for values in (before, final)]
+    return [f"{steps:,.0f}", *scores, _with_interval(mean_over_runs, final - before, sign="+")]
 
 
 def _lead(ours: Sequence[RunResult] | None, other: Sequence[RunResult]) -> str:
     if not ours:
         return ""
     samples = [np.array([final_score(run) for run in runs]) for runs in (ours, other)]
-    mean, low, high = (float(x) for x in bootstrap(samples, _difference))
-    return " ".join((f"{mean:+.1f}", format_interval(low, high, 1))).strip()
+    return _with_interval(lambda x, y: x.mean(axis=1) - y.mean(axis=1), *samples, sign="+")
 
 
-def _difference(ours: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return ours.mean(axis=1) - other.mean(axis=1)
+def _with_interval(
+    statistic: Callable[..., np.ndarray], *samples: np.ndarray, sign: str = ""
+) -> str:
+    mean, low, high = (float(x) for x in bootstrap(samples, statistic))
+    return " ".join((f"{mean:{sign}.1f}", format_interval(low, high, 1))).strip()

@@ -104,10 +104,6 @@ def to_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    for row in rows:
-        writer.writerow("" if _missing(value) else value for value in row)
+    # only NaN differs from itself
+    writer.writerows([value if value == value else None for value in row] for row in rows)
     return text.getvalue()
-
-
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

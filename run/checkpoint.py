@@ -120,26 +120,15 @@ def _read_rows(state_file: Path, buffer_state: Any) -> list[dict[str, Any]]:
     parts = []
     for low, high, path in _rows_files(folder):
         if low <= needed < high <= total:
-            parts.append(_without_first(_read_part(path), needed - low))
+            parts.append(_without_first(read_file(path), needed - low))
             needed = high
     if needed != total:
         raise UserError(f"{folder}: collected trajectory {needed} of {total} is missing")
     return parts
 
 
-def _read_part(path: Path) -> dict[str, Any]:
-    """A file of collected trajectories: rows by name, final observations and lengths."""
-    part = read_file(path)
-    rows, finals, lengths = (part.get(name) for name in ("rows", "finals", "lengths"))
-    numbers = isinstance(lengths, list) and all(type(n) is int for n in lengths)
-    if isinstance(rows, dict) and isinstance(lengths, list) and numbers:
-        sizes = [(x, sum(lengths)) for x in rows.values()] + [(finals, len(lengths))]
-        if all(isinstance(x, torch.Tensor) and x.shape[:1] == (n,) for x, n in sizes):
-            return part
-    raise UserError(f"{path}: does not contain collected trajectories")
-
-
 def _without_first(part: dict[str, Any], count: int) -> dict[str, Any]:
+    """A file of collected trajectories (rows by name, final observations, lengths), from one on."""
     rows = sum(part["lengths"][:count])
     return {
         "rows": {name: x[rows:] for name, x in part["rows"].items()},
@@ -150,12 +139,11 @@ def _without_first(part: dict[str, Any], count: int) -> dict[str, Any]:
 
 def _rows_files(folder: Path) -> list[tuple[int, int, Path]]:
     """(first, last + 1, file) of the files of collected trajectories, in order."""
-    found = []
-    for path in folder.glob("rows-*.pt"):
-        match = _ROWS_NAME.fullmatch(path.name)
-        if match:
-            found.append((int(match[1]), int(match[2]), path))
-    return sorted(found, key=lambda row: (row[0], row[1]))
+    return sorted(
+        (int(match[1]), int(match[2]), path)
+        for path in folder.glob("rows-*.pt")
+        if (match := _ROWS_NAME.fullmatch(path.name))
+    )
 
 
 class CheckpointStore:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -75,12 +74,7 @@ class RunSession:
     def __enter__(self) -> RunSession:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         end = {"ended": datetime.now(UTC).isoformat(timespec="seconds"), "outcome": FINISHED}
         if error is not None:
             stopped = STOPPED if isinstance(error, KeyboardInterrupt) else FAILED

@@ -93,11 +93,6 @@ def select(sweep: Sweep, args: argparse.Namespace) -> Sweep:
     return checked_resources(replace(sweep, runs=runs, **given))
 
 
-def print_commands(runs: Sequence[SweepRun]) -> None:
-    for run in runs:
-        print(shlex.join(["python", run.program, *command_words(run)]))
-
-
 def execute(sweep: Sweep, todo: list[SweepRun], args: argparse.Namespace, again: str) -> int:
     """Run the remaining runs; returns the exit code."""
     print(f"{sweep.name}: {len(todo)} of {len(sweep.runs)} runs to start", flush=True)
@@ -146,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         todo = remaining(sweep.runs)
         if args.dry_run:
-            print_commands(todo)
+            for run in todo:
+                print(shlex.join(["python", run.program, *command_words(run)]))
             return 0
         found = problems(sweep.runs, todo)
         if found:

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import d4rl_envs
-from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv
+from d4rl_envs.adroit import DoorEnv, HammerEnv, PenEnv, RelocateEnv, euler_from_matrix
 from d4rl_envs.engine import mujoco
 from d4rl_envs.hand import adroit_model
 from d4rl_envs.physics import NULL_ROTATION
-from d4rl_envs.rotations import euler_from_matrix, quat_from_euler
 
 ENVS = {env.name: env() for env in (PenEnv, HammerEnv, DoorEnv, RelocateEnv)}
 
@@ -142,6 +141,12 @@ def test_tiny_rotations_are_skipped():
 
 
 angles = st.floats(-3.1, 3.1)
+
+
+def quat_from_euler(angles):
+    quat = np.empty(4)
+    mujoco.mju_euler2Quat(quat, angles, "xyz")
+    return quat
 
 
 @given(angles, st.floats(-1.5, 1.5), angles)
