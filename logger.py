@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class Logger:
         numbers = {key: float(value) for key, value in metrics.items()}
         number = self._files.rows - 1
         for name in list(self._writers):
-            self._try(name, lambda writer: writer.write({**head, **numbers}, number))
+            self._try(name, partial(self._writers[name].write, {**head, **numbers}, number))
         shown = [
             f"{label} {form.format(numbers[key])}"
             for key, label, form in _CONSOLE
@@ -134,14 +135,11 @@ class Logger:
     def finish(self) -> None:
         """Close TensorBoard and wandb. The local files are complete after every row."""
         for name in list(self._writers):
-            self._try(name, lambda writer: writer.close())
+            self._try(name, self._writers[name].close)
         self._writers.clear()
 
     def _open(self, name: str, make: Callable[[], Writer]) -> None:
-        try:
-            self._writers[name] = make()
-        except Exception as error:
-            self._without(name, error)
+        self._try(name, lambda: self._writers.update({name: make()}))
 
     def _open_wandb(self, settings: Settings, config: Mapping[str, Any]) -> WandbWriter:
         writer = WandbWriter(self.run_dir, settings, config)
@@ -155,13 +153,11 @@ class Logger:
             self.info(f"wandb: {writer.address}")
         return writer
 
-    def _try(self, name: str, act: Callable[[Writer], None]) -> None:
+    def _try(self, name: str, act: Callable[[], None]) -> None:
+        """Call a function of a writer; without the writer from then on if it fails."""
         try:
-            act(self._writers[name])
+            act()
         except Exception as error:
-            del self._writers[name]
-            self._without(name, error)
-
-    def _without(self, name: str, error: Exception) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        self.warning(f"{name} failed ({reason}); continuing without it")
+            self._writers.pop(name, None)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.warning(f"{name} failed ({reason}); continuing without it")

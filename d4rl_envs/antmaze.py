@@ -46,6 +46,7 @@ class AntMazeEnv(LocomotionEnv):
     """
 
     xml = "ant.xml"
+    obs_dim = 29
     steps_per_action = 5
     ctrl_limit = TORQUE
     camera = "overview"
@@ -89,10 +90,6 @@ class AntMazeEnv(LocomotionEnv):
             marker.pos = (*self.goal_cell, 0.5)
             marker.size = (GOAL_RADIUS, GOAL_RADIUS, GOAL_RADIUS)
             marker.rgba = (0.9, 0.2, 0.2, 1.0)
-
-    @staticmethod
-    def obs_size(model: mujoco.MjModel) -> int:
-        return model.nq + model.nv
 
     @property
     def success(self) -> bool:

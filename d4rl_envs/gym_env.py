@@ -47,9 +47,10 @@ class OfflineEnv(gym.Env):
         self.ref_min_score, self.ref_max_score = self.task.ref_min_score, self.task.ref_max_score
         self.dataset_url = self.task.url
         self.metadata = self.env.metadata | self.metadata
-        observations, actions = self.env.observation_space, self.env.action_space
-        self.observation_space = _gym_box(observations)
-        self.action_space = _gym_box(actions)
+        self.observation_space, self.action_space = (
+            gym.spaces.Box(space.low, space.high, dtype=space.dtype)
+            for space in (self.env.observation_space, self.env.action_space)
+        )
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of the environment ("get_target", "set_env_state", ...)."""
@@ -125,10 +126,6 @@ class OfflineEnv(gym.Env):
         return datasets.load(self.task.name, h5path)
 
 
-def _gym_box(space: Any) -> gym.spaces.Box:
-    return gym.spaces.Box(space.low, space.high, dtype=space.dtype)
-
-
 def register_all() -> None:
     """Register all tasks with gym, replacing other packages' environments of the same id."""
     for task in TASKS.values():
@@ -146,11 +143,7 @@ def repair_numpy() -> None:
         if name not in vars(np):
             setattr(np, name, value)
     if seeding.RandomNumberGenerator is not np.random.Generator:  # a subclass before gym 0.26
-        seeding.RandomNumberGenerator.__reduce__ = _reduce
-
-
-def _reduce(generator: np.random.Generator) -> tuple[Any, ...]:
-    return type(generator), (generator.bit_generator,)
+        seeding.RandomNumberGenerator.__reduce__ = lambda self: (type(self), (self.bit_generator,))
 
 
 repair_numpy()

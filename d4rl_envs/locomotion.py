@@ -22,6 +22,7 @@ class LocomotionEnv(MujocoEnv):
     """A legged robot that is rewarded for its forward speed."""
 
     xml: ClassVar[str]
+    obs_dim: ClassVar[int]
     steps_per_action: ClassVar[int]
     total_mass: ClassVar[float | None] = None  # kg
     ctrl_limit: ClassVar[float] = 1.0  # control at an action of 1
@@ -32,7 +33,7 @@ class LocomotionEnv(MujocoEnv):
         self.edit(spec)
         model = spec.compile()
         capsules_as_cylinders(model, spec, self.total_mass)
-        super().__init__(model, self.steps_per_action, self.obs_size(model), render_mode)
+        super().__init__(model, self.steps_per_action, self.obs_dim, render_mode)
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """Change the model before it is compiled; nothing by default."""
@@ -47,11 +48,6 @@ class LocomotionEnv(MujocoEnv):
         ctrl = np.clip(ctrl, -limit, limit)
         return ctrl if limit == 1 else ctrl.astype(np.float64) / self.ctrl_limit
 
-    @staticmethod
-    def obs_size(model: mujoco.MjModel) -> int:
-        """Positions except x, and velocities."""
-        return model.nq - 1 + model.nv
-
     def reset_state(self) -> None:
         noise = self.np_random.uniform(-0.1, 0.1, self.model.nq)
         velocity = 0.1 * self.np_random.standard_normal(self.model.nv)
@@ -62,6 +58,7 @@ class HalfCheetahEnv(LocomotionEnv):
     """Reward dx/dt - 0.1 |a|^2; never terminates."""
 
     xml = "half_cheetah.xml"
+    obs_dim = 17
     steps_per_action = 5
     total_mass = 14.0
 
@@ -109,6 +106,7 @@ class HopperEnv(_UprightEnv):
     """Also terminates if a joint position or any velocity leaves (-100, 100)."""
 
     xml = "hopper.xml"
+    obs_dim = 11
 
     def healthy(self, height: float, angle: float) -> bool:
         return (
@@ -124,6 +122,7 @@ class Walker2dEnv(_UprightEnv):
     """Terminates when the height leaves (0.8, 2) or the pitch (-1, 1)."""
 
     xml = "walker2d.xml"
+    obs_dim = 17
 
     def healthy(self, height: float, angle: float) -> bool:
         return 0.8 < height < 2.0 and -1.0 < angle < 1.0
@@ -138,16 +137,13 @@ class AntEnv(LocomotionEnv):
     """
 
     xml = "ant.xml"
+    obs_dim = 111
     steps_per_action = 5
     contact_forces = 84
 
     def bind_views(self) -> None:
         super().bind_views()
         self.torso = self.data.xpos[self.model.body("torso").id]
-
-    @staticmethod
-    def obs_size(model: mujoco.MjModel) -> int:
-        return model.nq - 2 + model.nv + AntEnv.contact_forces
 
     def observation(self) -> np.ndarray:
         return np.concatenate((self.qpos[2:], self.qvel, np.zeros(self.contact_forces)))

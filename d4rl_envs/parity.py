@@ -144,13 +144,6 @@ def record(task: D4RLTask, steps: int, seed: int, python: str = "") -> Recording
 TABLE_STEPS = (1, 10, 40, 200)
 
 
-def table_head() -> str:
-    """Header of the Markdown table; see `table_row`."""
-    first, *later = (f"step {step}" for step in TABLE_STEPS)
-    header = ["task", "any single step", "wrong dones", f"open loop, {first}", *later]
-    return f"| {' | '.join(header)} |\n|{'---|' * len(header)}"
-
-
 def table_row(task: D4RLTask, recorded: Sequence[Recording]) -> str:
     """Largest absolute differences in observation and reward over all recordings of a task."""
     env = make(task)
@@ -190,7 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks = [get_task(name) for name in args.tasks]
         if args.steps < 1 or min(args.seeds) < 0:
             raise UserError("--steps must be at least 1 and --seeds must not be negative")
-        sys.stdout.write(table_head() + "\n")
+        first, *later = (f"step {step}" for step in TABLE_STEPS)
+        head = ["task", "any single step", "wrong dones", f"open loop, {first}", *later]
+        sys.stdout.write(f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n")
         for task in tasks:
             recorded = [record(task, args.steps, seed, args.legacy_python) for seed in args.seeds]
             sys.stdout.write(table_row(task, recorded) + "\n")

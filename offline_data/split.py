@@ -120,7 +120,9 @@ def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
     else:
         breaks, notices = find_breaks(file, task, terminals)
         if task.family == "maze2d" and GOAL in file.arrays:
-            changes = _goal_changes(file)
+            # D4RL's planner never resets the ball
+            goals = np.concatenate([block for _, block in file.blocks(GOAL)])
+            changes = np.append((goals[1:] != goals[:-1]).any(axis=1), False)
             breaks |= changes
             notices.append(
                 f"no timeouts array: split where {GOAL} changes, {changes.sum():,} times"
@@ -147,12 +149,6 @@ def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
         split = Split(used, ends, np.diff(ends, prepend=-1), dropped)
     split.notices += notices
     return split
-
-
-def _goal_changes(file: DatasetRows) -> np.ndarray:
-    """(rows,) bool: the next row has another goal. D4RL's planner never resets the ball."""
-    goals = np.concatenate([block for _, block in file.blocks(GOAL)])
-    return np.append((goals[1:] != goals[:-1]).any(axis=1), False)
 
 
 def _corrected(
