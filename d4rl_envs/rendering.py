@@ -109,12 +109,8 @@ def _context_class() -> Any:
     return importlib.import_module(f"mujoco.{choose_backend()}").GLContext
 
 
-def _make_context(width: int, height: int) -> Any:
-    return _context_class()(width, height)
-
-
 # mujoco.Renderer creates its OpenGL context with these
-mujoco.GLContext = mujoco.gl_context.GLContext = _make_context
+mujoco.GLContext = mujoco.gl_context.GLContext = lambda *size: _context_class()(*size)
 
 
 def make_renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:

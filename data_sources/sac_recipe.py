@@ -50,21 +50,18 @@ def trained(task: Task, data_dir: Path, seed: int, max_steps: int) -> SacTrainin
               unit="step", unit_scale=True, disable=None) as bar:  # fmt: skip
         while not training.reached:
             if training.steps >= max_steps:
-                raise UserError(f"{task.name}: {_shortfall(training)}; raise --max_training_steps "
-                                "to resume")  # fmt: skip
+                steps, score = training.history[-1]
+                best = max(score for _, score in training.history)
+                raise UserError(
+                    f"{task.name}: SAC scores {score:.2f} after {steps:,} steps (best: "
+                    f"{best:.2f}), but needs {training.level}; raise --max_training_steps to resume"
+                )
             training.collect(min(training.interval, max_steps - training.steps), bar)
             training.evaluate()
             training.save()
             steps, score = training.history[-1]
             bar.write(f"{task.family} SAC: {steps:,} steps, score {score:.2f} of {training.level}")
     return training
-
-
-def _shortfall(training: SacTraining) -> str:
-    steps, score = training.history[-1]
-    best = max(score for _, score in training.history)
-    return (f"SAC scores {score:.2f} after {steps:,} steps (best: {best:.2f}), but needs "
-            f"{training.level}")  # fmt: skip
 
 
 def sac_rows(task: Task, training: SacTraining, steps: int, seed: int) -> Iterator[Block]:

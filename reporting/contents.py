@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -278,7 +277,10 @@ def search_tables(report: Report) -> list[Table]:
                 number(run.final),
                 words(run.state, f"state-{run.state}"),
                 number(run.iterations, 0),
-                *(_sampled_cell(run.sampled.get(flag)) for flag in flags),
+                *(
+                    Cell(str(x), x if isinstance(x, float | int) else str(x))
+                    for x in map(run.sampled.get, flags)
+                ),
             ]
             for run in sorted(runs, key=lambda run: -np.nan_to_num(run.final, nan=-math.inf))
         ]
@@ -286,10 +288,6 @@ def search_tables(report: Report) -> list[Table]:
         note = "Best last score first. A pruned trial ended early because of its score."
         tables.append(Table(f"search-{number_of}", f"Search {name}, {task}", columns, rows, note))
     return tables
-
-
-def _sampled_cell(value: Any) -> Cell:
-    return Cell(str(value), value if isinstance(value, float | int) else str(value))
 
 
 def settings_table(report: Report) -> Table:

@@ -188,7 +188,9 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
         task = own or get_task(settings["env"])
         if own:
             # the file may have changed between runs
-            settings = settings | {"task_file": f"{own.name} {_digest(config['task'])}"}
+            recorded = json.dumps(config["task"], sort_keys=True).encode()
+            digest = hashlib.sha256(recorded).hexdigest()[:6]
+            settings = settings | {"task_file": f"{own.name} {digest}"}
         mean = "mean_normalized_score" if task.scored else "mean_return"
         offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(
@@ -221,11 +223,6 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
         return replace(run, state=DAMAGED, note=note)
-
-
-def _digest(task: Mapping[str, Any]) -> str:
-    """A short text that differs for different tasks."""
-    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def _reason(error: Exception) -> str:
@@ -280,12 +277,11 @@ def _complete_planned(runs: Sequence[RunResult]) -> list[RunResult]:
 
 def _name_experiments(runs: Sequence[RunResult]) -> list[RunResult]:
     """Append --exp_name to the methods if there are several experiments."""
-    if len({run.exp_name for run in runs}) < 2:
-        return list(runs)
+    several = len({run.exp_name for run in runs}) > 1
     return [
-        run
-        if run.exp_name in ("", "default")
-        else replace(run, method=f"{run.method} [{run.exp_name}]")
+        replace(run, method=f"{run.method} [{run.exp_name}]")
+        if several and run.exp_name not in ("", "default")
+        else run
         for run in runs
     ]
 

@@ -201,11 +201,9 @@ def _lock(folder: Path) -> FileLock:
 def _remove_files(folder: Path) -> None:
     """Remove the files of an attempt that ended before its first checkpoint."""
     for path in folder.iterdir():
-        if path.name in SWEEP_FILES:
-            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        else:
+        elif path.name not in SWEEP_FILES:
             path.unlink()
 
 
