@@ -145,22 +145,20 @@ TABLE_STEPS = (1, 10, 40, 200)
 
 
 def table_row(task: D4RLTask, recorded: Sequence[Recording]) -> str:
-    """Largest absolute differences in observation and reward over all recordings of a task."""
+    """Largest absolute differences in observation and reward over all recordings of a task.
+
+    A dash where a recording is shorter.
+    """
     env = make(task)
     single = [single_steps(env, recording) for recording in recorded]
     loops = [open_loop(env, recording) for recording in recorded]
     worst = _pair(*(max(getattr(d, k).max() for d in single) for k in ("observation", "reward")))
     wrong_dones = sum(int(d.done.sum()) for d in single)
-    cells = [task.name, worst, str(wrong_dones), *(_at_step(loops, step) for step in TABLE_STEPS)]
+    cells = [task.name, worst, str(wrong_dones)]
+    for last in (step - 1 for step in TABLE_STEPS):
+        reached = [(d.observation[last], d.reward[last]) for d in loops if len(d.done) > last]
+        cells.append(_pair(*np.max(reached, axis=0)) if len(reached) == len(loops) else "-")
     return f"| {' | '.join(cells)} |"
-
-
-def _at_step(differences: Sequence[Differences], step: int) -> str:
-    """Observation and reward at one step; a dash if a recording is shorter."""
-    if any(len(d.reward) < step for d in differences):
-        return "-"
-    observation = max(d.observation[step - 1] for d in differences)
-    return _pair(observation, max(d.reward[step - 1] for d in differences))
 
 
 def _pair(*values: float) -> str:

@@ -69,7 +69,12 @@ def split_file(file: DatasetRows, task: Task) -> tuple[np.ndarray, np.ndarray, S
     _check_rewards(file, task, rewards)
     terminals = file.flags("terminals")
     if file.ends is not None:
-        split = _split_episodes(file, task, file.ends)
+        # trajectories that the file lists, split where a row cannot follow
+        last = np.zeros(file.rows, dtype=bool)
+        last[file.ends] = True
+        breaks, notices = find_breaks(file, task, last)
+        ends = np.flatnonzero(last | breaks)
+        split = Split(np.ones_like(last), ends, np.diff(ends, prepend=-1), notices=notices)
     else:
         split = _split_rows(file, task, terminals)
     if task.family == "antmaze":
@@ -101,15 +106,6 @@ def _check_rewards(file: DatasetRows, task: Task, rewards: np.ndarray) -> None:
             f"{file.path}: all rewards are {' or '.join(f'{x:g}' for x in np.unique(rewards))}, "
             f"but {task.name} pays dense rewards; use the dataset with the environment's rewards"
         )
-
-
-def _split_episodes(file: DatasetRows, task: Task, ends: np.ndarray) -> Split:
-    """Trajectories that the file lists, split where a row cannot follow."""
-    last = np.zeros(file.rows, dtype=bool)
-    last[ends] = True
-    breaks, notices = find_breaks(file, task, last)
-    ends = np.flatnonzero(last | breaks)
-    return Split(np.ones_like(last), ends, np.diff(ends, prepend=-1), notices=notices)
 
 
 def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
