@@ -47,9 +47,9 @@ class OfflineEnv(gym.Env):
         self.ref_min_score, self.ref_max_score = self.task.ref_min_score, self.task.ref_max_score
         self.dataset_url = self.task.url
         self.metadata = self.env.metadata | self.metadata
+        spaces: list[Any] = [self.env.observation_space, self.env.action_space]
         self.observation_space, self.action_space = (
-            gym.spaces.Box(space.low, space.high, dtype=space.dtype)
-            for space in (self.env.observation_space, self.env.action_space)
+            gym.spaces.Box(space.low, space.high, dtype=space.dtype) for space in spaces
         )
 
     def __getattr__(self, name: str) -> Any:
