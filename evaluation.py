@@ -64,7 +64,7 @@ class RolloutSettings:
         context_length: Steps of history given to the policy.
         state_mean, state_std: (obs_dim,) for normalising observations.
         delayed_reward: Rewards are paid every M steps; 0 for every step.
-        cuda_graphs: Those made so far, to act with on a GPU; None to act without.
+        cuda_graphs: Graphs captured so far, for acting on a GPU; None acts without them.
     """
 
     task: Task

@@ -22,9 +22,10 @@ from build_networks import (
 )
 from decision_transformer import Actor, PolicyOutput
 from decision_transformer.policy import Deterministic
-from fast_gpu.updates import GraphedUpdates, Sampler
+from fast_gpu.updates import GraphedUpdates
 from get_args import Settings
 from lamb import Lamb
+from replay_buffer import Sampler
 from rl_gradients import Networks, OnPolicyGradient, make_rl_gradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.training_log import Divergence, RunningMeans

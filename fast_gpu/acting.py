@@ -127,7 +127,7 @@ def graphed_acting(
     """A `GraphedActing` for new episodes, captured once for all rollouts of the same kind.
 
     Args:
-        graphs: Those made before, with the same settings.
+        graphs: Those captured so far, with the same settings.
         actor: The policy, the same object in each rollout. Its weights may change in place.
         choose, settings, num_envs: See `GraphedActing`; the same objects in each rollout.
     """

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from fast_gpu.graph import Graph
+from replay_buffer import Sampler
 from trajectories import Batch
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """Samples batches in two steps: it draws rows of a replay buffer, and gathers what they hold.
-
-    Attributes:
-        batch_size: Rows per batch.
-    """
-
-    batch_size: int
-
-    def draw(self, out: Tensor) -> None:
-        """Draw rows into a tensor (B,)."""
-
-    def gather(self, rows: Tensor) -> Batch:
-        """The batch that starts at these rows (B,)."""
-
-    def storage(self) -> Hashable:
-        """Where `gather` reads."""
 
 
 class GraphedUpdates:
