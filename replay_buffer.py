@@ -169,8 +169,9 @@ class ReplayBuffer:
         return range(self._bounds[self._first], self._end)
 
     def storage(self) -> tuple[int, ...]:
-        """Addresses of the arrays, which change when they grow."""
-        return tuple(x.data_ptr() for x in (*self._rows.values(), self._starts, self._finals))
+        """Addresses and lengths of the arrays, which change when they grow."""
+        arrays = (*self._rows.values(), self._starts, self._finals)
+        return tuple(number for x in arrays for number in (x.data_ptr(), len(x)))
 
     def newest_rows(self, *, trajectories: int = 0, transitions: int = 0) -> range:
         """Rows of the newest trajectories: that many, or enough for at least N transitions."""
@@ -313,7 +314,7 @@ class Sampler:
         return self.buffer.gather(rows, self.steps)
 
     def storage(self) -> tuple[int, ...]:
-        """Addresses of what `gather` reads."""
+        """Addresses and lengths of what `gather` reads."""
         return self.buffer.storage()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,6 +53,17 @@ def difference(one: Any, other: Any) -> tuple[float, str]:
     return worst
 
 
+def first_difference(run_dir: Path, other: Path) -> str:
+    """Where the logged metrics of two runs part, in order of time; empty if nowhere."""
+    rows, others = rows_of(run_dir), rows_of(other)
+    for row, twin in zip(rows, others, strict=False):
+        names = [name for name in {**row, **twin} if row.get(name) != twin.get(name)]
+        if names:
+            values = ", ".join(f"{n} {row.get(n)} against {twin.get(n)}" for n in names[:4])
+            return f"{row['phase']} {row['iteration']}: {values}"
+    return "" if len(rows) == len(others) else f"{len(rows)} rows against {len(others)}"
+
+
 def resumed(part: Part, name: str, flags: str) -> dict[str, Any]:
     """Check that a run that was stopped and resumed equals one that was not.
 
@@ -70,12 +82,13 @@ def resumed(part: Part, name: str, flags: str) -> dict[str, Any]:
     if noise:
         raise RuntimeError(
             f"not reproducible: {what} of two uninterrupted runs differs by {noise:.2g} (of the "
-            f"resumed one by {distance:.2g})"
+            f"resumed one by {distance:.2g}); metrics: {first_difference(whole, again) or 'equal'}"
         )
     if distance:
-        raise RuntimeError(f"{where} differs by {distance:.2g}")
-    if rows_of(whole) != rows_of(stopped):
-        raise RuntimeError("the logged metrics differ")
+        metrics = first_difference(whole, stopped) or "equal"
+        raise RuntimeError(f"{where} differs by {distance:.2g}; metrics: {metrics}")
+    if metrics := first_difference(whole, stopped):
+        raise RuntimeError(f"the logged metrics differ: {metrics}")
     return {"difference": 0.0}
 
 

@@ -154,17 +154,28 @@ def test_a_run_must_end_well_and_with_finite_metrics(part, monkeypatch):
         runs.run(part, "good", "")
 
 
-@pytest.mark.parametrize("fault", ["", "critic_target", "metrics"])
-def test_a_resumed_run_must_equal_the_other(part, finished, monkeypatch, fault):
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("", ""),
+        ("critic_target", "critic_target/q_net.layers.0.weight differs by .*; metrics: equal"),
+        ("a row", "metrics differ: 2 rows against 3"),
+        ("a value", "metrics differ: online 1: training/Q_mean .* against 7"),
+    ],
+)
+def test_a_resumed_run_must_equal_the_other(part, finished, monkeypatch, fault, message):
     def call(words, code=0):
         words = list(words)
         if "--resume" in words:
             return
         run_dir = Path(words[words.index("--run_dir") + 1])
         shutil.copytree(finished, run_dir)
-        if code and fault == "metrics":
-            with (run_dir / "metrics.jsonl").open("a") as file:
-                file.write('{"phase": "online"}\n')
+        if code and fault.startswith("a "):
+            file = run_dir / "metrics.jsonl"
+            *rows, last = file.read_text().splitlines()
+            added = [last] if fault == "a row" else []
+            changed = last if added else json.dumps(json.loads(last) | {"training/Q_mean": 7})
+            file.write_text("\n".join([*rows, changed, *added]) + "\n")
         elif code and fault:
             state = load_checkpoint(run_dir)
             state["trainer"][fault]["q_net.layers.0.weight"][0, 0, 0] += 1e-3
@@ -175,9 +186,6 @@ def test_a_resumed_run_must_equal_the_other(part, finished, monkeypatch, fault):
         found = resume.resumed(part, "run", "")
         assert found == {"difference": 0.0}
         return
-    message = (
-        "metrics differ" if fault == "metrics" else "critic_target/q_net.layers.0.weight differs"
-    )
     with pytest.raises(RuntimeError, match=message):
         resume.resumed(part, "run", "")
 
