@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from reporting.intervals import bootstrap, mean_over_runs
 from reporting.runs import RunResult
 from reporting.style import order_methods
 from reporting.tables import Table, format_interval, words
+from run.config import last_session
 from run.files import CONFIG_FILE, METRICS_CSV_FILE
 from utils import json_object
 
@@ -52,8 +53,9 @@ def kept_files(run: RunResult) -> dict[str, str]:
     return {CONFIG_FILE: f"{text}\n", METRICS_CSV_FILE: table.getvalue()}
 
 
-def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     """A run's record without the paths and the description of its machine."""
+    config = config | {k: x for k, x in last_session(config).items() if k in ("ended", "outcome")}
     places = flags_with("path")
     settings = {name: x for name, x in config["settings"].items() if name not in places}
     return {"settings": settings} | {name: config[name] for name in _FACTS if name in config}

@@ -27,6 +27,11 @@ def runs(tmp_path: Path) -> Path:
         rising = [10.0 * i + seed for i in range(1, 8)]
         finished_run(tmp_path / f"a{seed}", 5.0, rising, **settings("TD3+ODT", TASK, seed))
         finished_run(tmp_path / f"b{seed}", 5.0, [8.0 + seed] * 7, **settings("ODT", TASK, seed))
+    # one was stopped and resumed
+    config = tmp_path / "b2" / "config.json"
+    first = json.loads(config.read_text())
+    resumed = {key: first[key] for key in ("started", "ended", "outcome") if key in first}
+    config.write_text(json.dumps(first | {"outcome": "stopped", "resumed": [resumed]}))
     return tmp_path
 
 
