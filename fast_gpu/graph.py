@@ -33,6 +33,8 @@ class Graph:
         # calls left until the capture; None after a failed one
         self._warm_up: int | None = WARM_UP
         self._graph: torch.cuda.CUDAGraph | None = None
+        # no other graph's: PyTorch keeps cuBLAS workspaces by stream, and destroying one graph
+        # frees those of its stream (pytorch/pytorch issue 193402)
         self._stream = torch.cuda.Stream()
 
     def __call__(self) -> None:
@@ -49,6 +51,10 @@ class Graph:
         torch.cuda.current_stream().wait_stream(self._stream)
         if self._warm_up:
             self._warm_up -= 1
+
+    def forget(self) -> None:
+        """Call the function again, and record it anew after a few calls."""
+        self._graph, self._warm_up = None, WARM_UP
 
     def _capture(self) -> None:
         """Record the function's launches, without executing them."""

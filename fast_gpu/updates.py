@@ -22,9 +22,10 @@ class GraphedUpdates:
     """
 
     def __init__(self, update: Callable[[Batch, bool], None], device: torch.device) -> None:
-        self._update, self._device = update, device
+        self._update = update
         self._graphs: dict[bool, Graph] = {}
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
+        self._sampler: Sampler | None = None
         self._storage: Hashable = None
 
     def __call__(self, sampler: Sampler, with_actor: bool) -> None:
@@ -35,14 +36,17 @@ class GraphedUpdates:
             self.clear()
             self._storage = place
             self._rows = self._rows.new_empty(sampler.batch_size)
+        self._sampler = sampler
         sampler.draw(self._rows)
         if with_actor not in self._graphs:
-            rows = self._rows
-            self._graphs[with_actor] = Graph(
-                lambda: self._update(sampler.gather(rows), with_actor), "training"
-            )
+            self._graphs[with_actor] = Graph(lambda: self._launch(with_actor), "training")
         self._graphs[with_actor]()
 
     def clear(self) -> None:
-        """Forget the graphs, as numbers or tensors that updates use are replaced."""
-        self._graphs.clear()
+        """Forget what was recorded, as numbers or tensors that updates use are replaced."""
+        for graph in self._graphs.values():
+            graph.forget()
+
+    def _launch(self, with_actor: bool) -> None:
+        assert self._sampler is not None
+        self._update(self._sampler.gather(self._rows), with_actor)

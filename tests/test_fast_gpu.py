@@ -38,7 +38,11 @@ class Recorded(TorchDispatchMode):
 
     def __init__(self, function, name):
         super().__init__()
-        self._function, self._calls, self._operations = function, 0, []
+        self._function = function
+        self.forget()
+
+    def forget(self):
+        self._calls, self._operations = 0, []
 
     def __call__(self):
         self._calls += 1
@@ -83,8 +87,11 @@ def recorded(monkeypatch):
     monkeypatch.setattr(build_networks, "adamw", adamw_as_on_a_gpu)
 
 
-def trained(flags, graphed, updates=9):
-    """A trainer after updates on a buffer that changes and then grows."""
+def trained(flags, graphed, change=None):
+    """A trainer after updates on a buffer that changes and then grows.
+
+    Before update number `change` the coefficients of the losses change.
+    """
     words = f"{flags} {SMALL}".split()
     settings = parse_args(words, recurrent="--arch" in words)
     task = get_task(settings.env)
@@ -98,7 +105,9 @@ def trained(flags, graphed, updates=9):
     episodes = [episode(6, i, **sizes) for i in range(4)]
     buffer = ReplayBuffer(dataset_of(episodes, spare=20), 5, 0.01)
     sample = Sampler(buffer, settings.batch_size, settings.K)
-    for tick in range(updates):
+    for tick in range(9):
+        if tick == change:
+            trainer.set_coefficients(5.0, 0.0)
         trainer.update_on(sample, with_actor=tick % settings.num_actor_update_interval == 0)
         buffer.add(episode(5, tick, **sizes))
     return trainer
@@ -116,14 +125,11 @@ def test_replayed_updates_equal_the_others(name):
 
 def test_new_coefficients_are_used():
     """A graph has the numbers of its capture."""
-    states = []
-    for graphed in (False, True):
-        trainer = trained(RUNS["TD3+ODT"], graphed)
-        assert trainer._graphs is None or trainer._graphs._graphs
-        trainer.set_coefficients(5.0, 0.0)
-        assert trainer._graphs is None or not trainer._graphs._graphs
-        states.append(trainer.state_dict())
-    assert difference(*states)[0] < 1e-6
+    kept, *states = [
+        trained(RUNS["TD3+ODT"], graphed, change).state_dict()
+        for graphed, change in [(True, None), (False, 6), (True, 6)]
+    ]
+    assert difference(*states)[0] < 1e-6 < difference(kept, states[0])[0]
 
 
 @pytest.mark.parametrize("stochastic", [0, 1])
