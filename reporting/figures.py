@@ -71,7 +71,7 @@ def learning_curves(
         metric: The metric of the runs' curves.
     """
     tasks = list(dict.fromkeys(run.task for run in runs))
-    columns = min(3, len(tasks))
+    columns = 2 if len(tasks) == 4 else min(3, len(tasks))
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(7.0 * columns, 4.8 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
