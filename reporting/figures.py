@@ -160,7 +160,8 @@ def _draw_offline(axes: Axes, score: float | None) -> None:
     # axhline does not extend the axes' range
     axes.update_datalim([(0, score)])
     axes.autoscale_view()
-    axes.text(1.01, score, f"offline data\n{score:.1f} on average", color=_GREY, fontsize=8,
+    rounded = round(score, 1) + 0.0  # not -0.0
+    axes.text(1.01, score, f"offline data\n{rounded} on average", color=_GREY, fontsize=8,
               va="center", transform=axes.get_yaxis_transform())  # fmt: skip
 
 
