@@ -32,6 +32,7 @@ ENDED = (DIVERGED, FAILED, KILLED)
 _GREY = "0.4"
 # of a legend, in its font
 _LETTERS_PER_INCH = 14
+_LABELS_PER_PANEL = 12
 
 
 def report_figures(report: Report) -> dict[str, Figure]:
@@ -73,7 +74,8 @@ def learning_curves(
     tasks = list(dict.fromkeys(run.task for run in runs))
     columns = 2 if len(tasks) == 4 else min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(7.0 * columns, 4.8 * rows), layout="constrained")
+    width, height = (7.0, 4.8) if columns < 3 else (5.4, 4.0)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, task in zip(grid, tasks, strict=False):
         members = [run for run in runs if run.task == task]
@@ -88,9 +90,10 @@ def learning_curves(
         if metric == SCORE:
             _draw_offline(axes, offline_score(members, task))
         _label(axes, task, score_label(members) if metric == SCORE else metric)
-    for axes in grid[len(tasks) :]:
-        axes.set_visible(False)
-    _add_legend(figure, _legend_handles(runs, style))
+    unused = list(grid[len(tasks) :])
+    for axes in unused:
+        axes.set_axis_off()
+    _add_legend(figure, _legend_handles(runs, style), unused)
     return figure
 
 
@@ -196,9 +199,15 @@ def _legend_handles(runs: Sequence[RunResult], style: Mapping[str, Style]) -> li
     return handles + _band_handles([curve for curves in means for curve in curves.values()])
 
 
-def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Add a legend below the axes, where it covers no curves, with as many columns as fit."""
+def _add_legend(figure: Figure, handles: Sequence[Artist], unused: Sequence[Axes] = ()) -> None:
+    """Add a legend where it covers no curves.
+
+    That is an unused panel if it fits there, else below the axes with as many columns as fit.
+    """
     labels = [textwrap.fill(str(handle.get_label()), 44) for handle in handles]
+    if unused and len(labels) <= _LABELS_PER_PANEL:
+        unused[0].legend(handles, labels, frameon=False, loc="center left")
+        return
     longest = max(len(line) for label in labels for line in label.split("\n"))
     width, height = figure.get_size_inches()
     columns = max(1, min(len(labels), int(_LETTERS_PER_INCH * width / (longest + 8))))

@@ -115,6 +115,19 @@ def test_several_tasks_have_a_panel_each(folder: Path, tmp_path: Path) -> None:
         split_curves(runs, {}, SCORE)
 
 
+def test_the_legend_of_five_tasks_is_in_the_unused_panel(tmp_path: Path) -> None:
+    tasks = ["hopper-medium-v2", "hopper-random-v2", "ant-medium-v2", MAZE, "maze2d-medium-v1"]
+    for task in tasks:
+        finished_run(tmp_path / task, 1.0, [2.0], **settings("ODT", task, 1))
+    runs, _ = read_runs(run_folders([tmp_path]))
+    figure = learning_curves(runs, styles(["ODT"]))
+    *panels, last = figure.axes
+    assert sorted(axes.get_title() for axes in panels) == sorted(tasks)
+    legend = last.get_legend()
+    assert legend is not None and not last.axison and not figure.legends
+    assert legend.get_texts()[0].get_text() == "ODT (1 seed)"
+
+
 def test_split_figure_has_a_panel_per_method(folder: Path) -> None:
     runs, _ = read_runs(run_folders([folder]))
     panels = split_curves(runs, styles([run.method for run in runs]), SCORE).axes
