@@ -163,8 +163,7 @@ def _draw_offline(axes: Axes, score: float | None) -> None:
     # axhline does not extend the axes' range
     axes.update_datalim([(0, score)])
     axes.autoscale_view()
-    rounded = round(score, 1) + 0.0  # not -0.0
-    axes.text(1.01, score, f"offline data\n{rounded} on average", color=_GREY, fontsize=8,
+    axes.text(1.01, score, f"offline data\n{score:z.1f} on average", color=_GREY, fontsize=8,
               va="center", transform=axes.get_yaxis_transform())  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def _chart(
              "line": line}
         ]  # fmt: skip
         layout["annotations"] = [
-            {"text": f"offline data, {round(offline, 1) + 0.0} on average", "xref": "paper", "x": 1,
+            {"text": f"offline data, {offline:z.1f} on average", "xref": "paper", "x": 1,
              "y": offline, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
              "font": {"size": 11, "color": _GREY}}
         ]  # fmt: skip
