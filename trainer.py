@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actor_losses import action_distance_loss, supervised_loss
 from build_networks import (
     GRADIENT_CLIP,
     adamw,
@@ -30,7 +30,7 @@ from rl_gradients import Networks, OnPolicyGradient, make_rl_gradient
 from rl_gradients.on_policy_buffer import OnPolicyBuffer
 from run.training_log import Divergence, RunningMeans
 from tasks import Task
-from trajectories import Batch, Info, masked_mean, without_padding
+from trajectories import Batch, Info, masked_mean
 
 CRITIC_WEIGHT_DECAY = 0.01
 # batches between checks for NaN; each check synchronises with the device
@@ -40,43 +40,6 @@ TEMPERATURE_LR = 1e-4
 # metrics logged under another name than training/<name>
 _LOG_NAMES = {"actor_loss": "train_loss_mean", "temperature": "temp_value"}
 _SPREAD_NAMES = {"actor_loss": "train_loss_std"}
-
-
-def supervised_loss(
-    policy: PolicyOutput, batch: Batch, entropy: Tensor | None, entropy_weight: Tensor | float
-) -> tuple[Tensor, Info]:
-    """The loss of the (online) decision transformer, a mean over unpadded steps.
-
-    Deterministic: squared error per action dimension. Stochastic (Zheng et al. 2022, equation 5):
-    -(log pi(a | .) + weight * entropy).
-
-    Args:
-        policy: The actor's output on the batch.
-        batch: The batch.
-        entropy: 0-d estimate of the policy's entropy; None for a deterministic policy.
-        entropy_weight: The temperature, detached; 0 disables the entropy bonus.
-    """
-    if isinstance(policy, Deterministic):
-        error = F.mse_loss(policy.mean, batch.actions, reduction="none").mean(-1)
-        return masked_mean(error, batch.mask), {}
-    nll = -masked_mean(policy.log_prob(batch.actions), batch.mask)
-    loss = nll if entropy is None else nll - entropy_weight * entropy
-    return loss, {"nll": nll.detach()}
-
-
-def action_distance_loss(actions: Tensor, previous: Tensor, mask: Tensor) -> Tensor:
-    """mean ||pi(s) - pi_previous(s)||^2, summed over action dimensions.
-
-    Up to a factor this is the KL divergence between Gaussians of equal, fixed variance around the
-    two actions, so it acts as a KL regulariser towards the previous policy.
-
-    Args:
-        actions: (B, K, act_dim) mean actions of the policy, with gradient.
-        previous: (B, K, act_dim) mean actions of the previous policy, detached.
-        mask: (B, K) bool.
-    """
-    difference = without_padding(actions - previous, mask[..., None])
-    return masked_mean(difference.square().sum(-1), mask)
 
 
 class Trainer:

@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import trainer as trainer_module
+import actor_losses
+from actor_losses import action_distance_loss, supervised_loss
 from decision_transformer.policy import Deterministic, TanhGaussian
 from get_args import RL_ALGORITHMS, Settings
 from rl_gradients import algorithm_class, awac, common, iql, on_policy, ppo, sac, td3
 from tasks import TASKS
-from trainer import Trainer, action_distance_loss, supervised_loss
+from trainer import Trainer
 from trajectories import Batch
 
 B, K, ACT = 3, 4, 2
@@ -135,7 +136,7 @@ def test_every_loss_has_a_case():
     modules = {inspect.getmodule(algorithm) for algorithm in map(algorithm_class, RL_ALGORITHMS)}
     found = {
         name
-        for module in modules | {common, on_policy, trainer_module}
+        for module in modules | {actor_losses, common, on_policy}
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if name.endswith("_loss")
     }
