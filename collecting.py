@@ -147,6 +147,10 @@ class JumpStart:
         """Copy the policy as of the start of fine-tuning, unless there is another guide."""
         self._guide = self._guide or slow_copy(actor)
 
+    def end(self) -> None:
+        """Drop the guide."""
+        self._guide = None
+
     def policy(
         self, actor: Actor, steps: int, acting: RolloutSettings
     ) -> tuple[Actor | GuidedPolicy, RolloutSettings]:
@@ -158,7 +162,6 @@ class JumpStart:
             acting: How the learner acts.
         """
         if steps == 0 or self._guide is None:
-            self._guide = None
             return actor, acting
         policy = GuidedPolicy(self._guide, actor, steps, self._acting or acting, acting)
         return policy, replace(acting, context_length=max(policy.context_lengths))
@@ -241,4 +244,9 @@ class Collector:
                 lambda: show(steps + int(self.envs.steps.sum())),
             )
 
-        return collect_episodes(play, self.acting.task, self.settings.minimum_sapairs_per_iter)
+        task, at_least = self.acting.task, self.settings.minimum_sapairs_per_iter
+        episodes = collect_episodes(play, task, at_least)
+        # not before, as an iteration that is stopped starts over
+        if self.schedules.guided_steps(iteration, episode + len(episodes)) == 0:
+            self.jump_start.end()
+        return episodes

@@ -189,11 +189,14 @@ class Trainer:
             if self.algorithm.starts_late and self.phase_iterations == 0:
                 coeff = 0.0
         self.nets.critic.requires_grad_(False)
-        with torch.set_grad_enabled(coeff != 0):
-            if on_policy is not None:
-                batch, policy = on_policy, self._policy(on_policy, self.nets.actor)
-            loss, info = self.algorithm.actor_loss(self.nets, batch, policy, self.noise)
-        self.nets.critic.requires_grad_(True)
+        try:
+            with torch.set_grad_enabled(coeff != 0):
+                if on_policy is not None:
+                    batch, policy = on_policy, self._policy(on_policy, self.nets.actor)
+                loss, info = self.algorithm.actor_loss(self.nets, batch, policy, self.noise)
+        finally:
+            # also if a CUDA graph cannot capture this: the update then runs without it
+            self.nets.critic.requires_grad_(True)
         scale = info.pop("rl_scale")
         return loss, coeff / scale if self.settings.normalized_rl_coeff else coeff, info
 

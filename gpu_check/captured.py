@@ -94,8 +94,6 @@ def not_capturable(device: torch.device) -> dict[str, Any]:
 
 
 def check(part: Part) -> None:
-    if part.on_gpu:
-        part.item("what cannot be captured", not_capturable, part.device)
     chosen = QUICK if part.quick else [name for name in RUNS if trains_as_graphs(name)]
     for name in chosen:
         if trains_as_graphs(name):
@@ -104,3 +102,5 @@ def check(part: Part) -> None:
         flags = RUNS[name]
         part.item(f"acting, {name}", actions_differ, part.device, flags, False)
     part.item("acting, exploring", actions_differ, part.device, RUNS["TD3+ODT"], True)
+    if part.on_gpu:
+        part.item("what cannot be captured", not_capturable, part.device)

@@ -49,7 +49,8 @@ def difference(one: Any, other: Any) -> tuple[float, str]:
         y = theirs[name]
         if not torch.equal(x, y):
             distance = (x.double() - y.double()).norm() / y.double().norm().clamp(min=1e-30)
-            worst = max(worst, (distance.item(), name))
+            # NaN, which no comparison finds, counts as infinite
+            worst = max(worst, (distance.nan_to_num(nan=torch.inf).item(), name))
     return worst
 
 

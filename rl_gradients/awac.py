@@ -17,7 +17,7 @@ from rl_gradients.common import (
     weighted_regression_loss,
 )
 from rl_gradients.sac import soft_value
-from trajectories import Batch, Info, masked_mean
+from trajectories import Batch, Info, clamp_action, masked_mean
 
 MAX_WEIGHT = 20.0
 
@@ -55,7 +55,9 @@ class AWAC(RLGradient):
                 action, log_prob = policy.sample_with_log_prob(noise)
             else:
                 action = policy.mean
-            next_value = nets.critic_target.min_q(batch.next_states, action, batch.timesteps)
+            next_value = nets.critic_target.min_q(
+                batch.next_states, clamp_action(action), batch.timesteps
+            )
             if self.soft and log_prob is not None:
                 next_value = soft_value(next_value, log_prob, nets.temperature)
             target = td_target(batch, self.gamma, next_value)

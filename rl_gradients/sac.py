@@ -8,7 +8,7 @@ from torch import Tensor
 from decision_transformer import Noise, PolicyOutput
 from get_args import Settings
 from rl_gradients.common import Networks, RLGradient, gaussian, next_policy, td_target, twin_q_loss
-from trajectories import Batch, Info, masked_mean
+from trajectories import Batch, Info, clamp_action, masked_mean
 
 
 def soft_value(q: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:
@@ -40,7 +40,9 @@ class SAC(RLGradient):
     def critic_loss(self, nets: Networks, batch: Batch, noise: Noise) -> tuple[Tensor, Info]:
         with torch.no_grad():
             action, log_prob = gaussian(next_policy(nets, batch)).sample_with_log_prob(noise)
-            next_q = nets.critic_target.min_q(batch.next_states, action, batch.timesteps)
+            next_q = nets.critic_target.min_q(
+                batch.next_states, clamp_action(action), batch.timesteps
+            )
             next_value = soft_value(next_q, log_prob, nets.temperature)
             target = td_target(batch, self.gamma, next_value)
         q = nets.critic.q(batch.states, batch.actions, batch.timesteps)

@@ -70,6 +70,9 @@ class RunningMeans:
         sums = self._sums.get(tuple(info))
         if sums is None:
             sums = self._sums[tuple(info)] = values.new_zeros(3, len(info))
+        elif sums.device != values.device:
+            # restored on the CPU
+            sums = self._sums[tuple(info)] = sums.to(values.device)
         sums.add_(torch.stack([values, values.square(), torch.ones_like(values)]))
 
     def read(self) -> dict[str, tuple[float, float]]:
@@ -96,18 +99,14 @@ class RunningMeans:
         return {name: column for name, column in totals.items() if column[2]}
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, to continue the iteration later."""
-        totals = self._totals()
-        sums = {name: torch.tensor(x[:2], dtype=torch.float64) for name, x in totals.items()}
-        return {"sums": sums, "counts": {name: int(x[2]) for name, x in totals.items()}}
+        """The sums so far, to continue the iteration later.
+
+        As they are added, not their totals: another order of additions would change the means'
+        last digits.
+        """
+        return {"groups": [(list(names), sums.clone()) for names, sums in self._sums.items()]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict()`."""
-        counts = state["counts"]
-        columns = [[*state["sums"][name].tolist(), float(counts[name])] for name in counts]
-        self._sums = {}
-        if columns:
-            # not the key of any `add`, so these sums may stay on the CPU
-            self._sums[("", *counts)] = torch.tensor(
-                [[0.0, 0.0, 0.0], *columns], dtype=torch.float64
-            ).T
+        # older checkpoints have none: the means are then those of the iteration's rest
+        self._sums = {tuple(names): sums.clone() for names, sums in state.get("groups", [])}

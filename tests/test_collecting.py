@@ -97,7 +97,10 @@ def test_the_guide_stays_the_pretrained_policy():
     ours = again.state_dict()
     assert ours is not None
     assert all(torch.equal(x, before[name]) for name, x in ours.items())
+    # an iteration that is stopped after the last guided episode starts over with the guide
     assert jump_start.policy(actor, 0, ACTING) == (actor, ACTING)
+    assert jump_start.state_dict() is not None
+    jump_start.end()
     assert jump_start.state_dict() is None
 
 

@@ -234,3 +234,9 @@ def test_the_plain_baseline_is_called_as_it_is_documented(monkeypatch):
     with pytest.raises(RuntimeError, match="it failed"):
         plain.compare(CPU, 20, "bf16")
     assert commands[0].startswith("benchmarks/bench_plain.py --json --device cpu --K 20")
+
+
+@pytest.mark.parametrize("pair", [(1.0, torch.nan), (torch.nan, 1.0), (1.0, torch.inf)])
+def test_states_with_nan_differ(pair):
+    one, other = ({"x": torch.tensor([value, 2.0])} for value in pair)
+    assert resume.difference(one, other) == (torch.inf, "/x")
