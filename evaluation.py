@@ -237,7 +237,7 @@ def rollout(
         n episodes, in the order of the environments.
 
     Raises:
-        UserError: an action is NaN.
+        DivergedPolicy: an action is NaN.
     """
     task, n = settings.task, envs.num_envs
     acting, records = _acting(actor, choose_action, settings, n), _Records(task, n)
@@ -309,9 +309,13 @@ def collect_episodes(
     return episodes
 
 
+class DivergedPolicy(UserError):
+    """The output of the policy is NaN."""
+
+
 def _check_actions(actions: np.ndarray) -> None:
     if np.isnan(actions).any():
-        raise UserError(
+        raise DivergedPolicy(
             "the policy output is NaN: training has diverged; restart with a lower "
             "--learning_rate or --critic_learning_rate"
         )

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from collecting import Collector, JumpStart, Schedules
 from data import dataset_path, load_dataset
-from evaluation import RolloutSettings, collection_metrics, evaluation_metrics, headline, rollout
+from evaluation import (
+    DivergedPolicy,
+    RolloutSettings,
+    collection_metrics,
+    evaluation_metrics,
+    headline,
+    rollout,
+)
 from fast_cpu.device_tuning import check_device, tune_device
 from get_args import Settings
 from logger import Logger
@@ -140,12 +147,18 @@ class Experiment:
         """Pretrain, then fine-tune."""
         try:
             with self.session:
-                self.pretrain()
-                self.finetune()
+                self._run()
         finally:
             self.logger.finish()
             self.eval_envs.close()
             self.online_envs.close()
+
+    def _run(self) -> None:
+        try:
+            self.pretrain()
+            self.finetune()
+        except DivergedPolicy:
+            raise self.trainer.divergence("policy_output") from None
 
     def pretrain(self) -> None:
         """Supervised learning on all offline trajectories; the critic is trained too."""

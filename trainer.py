@@ -289,7 +289,7 @@ class Trainer:
             Means over the iteration by their names in docs/METRICS.md; None if it ended early.
 
         Raises:
-            Divergence: a loss is NaN or infinite.
+            Divergence: a loss or a weight is NaN or infinite.
         """
         start = time.perf_counter()
         self.nets.actor.train()
@@ -310,6 +310,7 @@ class Trainer:
             if self.tick % CHECK_INTERVAL == 0:
                 self._check_finite()
         self._check_finite()
+        self._check_weights()
         self.phase_iterations += 1
         metrics = self._read_metrics()
         seconds = self._seconds + time.perf_counter() - start
@@ -343,10 +344,20 @@ class Trainer:
     def _log(self, info: Info) -> None:
         self._means.add(info)
 
+    def divergence(self, *names: str) -> Divergence:
+        """The error if these quantities are not finite."""
+        return Divergence(list(names), self._batch)
+
     def _check_finite(self) -> None:
         broken = self._means.not_finite()
         if broken:
-            raise Divergence(broken, self._batch)
+            raise self.divergence(*broken)
+
+    def _check_weights(self) -> None:
+        """Check the result of the last update, which no loss covers yet."""
+        for name, net in (("critic_weights", self.nets.critic), ("actor_weights", self.nets.actor)):
+            if not torch.stack([p.isfinite().all() for p in net.parameters()]).all():
+                raise self.divergence(name)
 
     def _read_metrics(self) -> dict[str, float]:
         metrics = {"training/actor_lr": self.actor_lr}

@@ -153,14 +153,19 @@ def open_guide(settings: Settings, device: torch.device) -> Policy | None:
         policy = open_policy(copy if settings.resume else Path(settings.jump_start_guide), device)
     except UserError as error:
         raise UserError(f"--jump_start_guide: {error}") from None
+    _check_task(policy, settings, f"--jump_start_guide {settings.jump_start_guide}")
+    return policy
+
+
+def _check_task(policy: Policy, settings: Settings, owner: str) -> None:
+    """Raise a UserError if the policy depends on facts that the run's task does not share."""
     theirs = task_facts(policy.task)
     for name, ours in task_facts(settings.task).items():
         if name != "definition" and theirs[name] != ours:
             raise UserError(
-                f"--jump_start_guide {settings.jump_start_guide}: its task has {name} "
-                f"{theirs[name]}, {settings.env} has {ours}; use a policy of that task"
+                f"{owner}: its task has {name} {theirs[name]}, {settings.env} has {ours}; use a "
+                "policy of that task"
             )
-    return policy
 
 
 def _checkpoint_file(path: Path) -> Path:
@@ -198,6 +203,7 @@ def _check_policy(settings: Settings, policy: Policy) -> None:
             f"--env {settings.env}: {owner} is for {policy.task.name}; use that task, or another "
             "policy"
         )
+    _check_task(policy, settings, owner)
     for name in _POLICY_FLAGS:
         ours, theirs = getattr(settings, name), getattr(policy.settings, name)
         unread = settings.policy == "mlp" and name == "n_head"

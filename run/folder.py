@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from get_args import Settings
+from run.checkpoint import state_files
 from run.files import SWEEP_FILES
 from utils import UserError
 
@@ -52,10 +53,8 @@ def create_run_dir(settings: Settings, now: datetime | None = None) -> Path:
 def _use_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if any(path.name not in SWEEP_FILES for path in folder.iterdir()):
-        raise UserError(
-            f"--run_dir {folder}: not empty; choose a new folder, or pass --resume {folder} to "
-            "resume its run"
-        )
+        other = f", or pass --resume {folder} to resume its run" if state_files(folder) else ""
+        raise UserError(f"--run_dir {folder}: not empty; choose a new folder{other}")
     return folder
 
 

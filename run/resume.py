@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from get_args import (
     parse_args,
     to_argv,
 )
-from run.checkpoint import load_checkpoint
+from run.checkpoint import load_best, load_checkpoint
 from run.config import last_session
 from run.files import CONFIG_FILE
 from run.progress import Progress, online_budget
@@ -129,6 +131,10 @@ def open_run(settings: Settings) -> ResumedRun:
         if theirs != ours:
             raise UserError(f"--resume: the checkpoint has {name} {theirs}, {CONFIG_FILE} {ours}")
     progress = Progress.of_checkpoint(state)
+    with contextlib.suppress(UserError):
+        if sum(load_best(run_dir)["iterations"].values()) > sum(progress.iterations.values()):
+            # from the iterations after this checkpoint, which the run may not repeat exactly
+            progress.best_score = -math.inf
     saved = _recorded_settings(config, settings)
     for problem in _flags_without_effect(settings, saved, progress, state):
         raise UserError(problem)

@@ -174,13 +174,13 @@ def _next_step(run: Parts | None, recurrent: bool) -> str:
 def _explain_divergence(error: Divergence, run: Parts) -> str:
     """Report the error in the run's folder; returns one line on what broke and what to do."""
     error.write_report(run.run_dir)
-    flag = error.flag_to_try
-    used = getattr(run.settings, flag)
-    advice = f"start again with a lower --{flag} (it was {used:g})"
+    used = {flag: getattr(run.settings, flag) for flag in error.flags_to_try}
+    rates = " and ".join(f"--{flag} (it was {rate:g})" for flag, rate in used.items())
+    advice = f"start again with a lower {rates}"
     if state_files(run.run_dir):
-        lower = (f"--{flag}", f"{used / _LOWER_RATE:.2g}")
+        lower = [w for f, x in used.items() for w in (f"--{f}", f"{x / _LOWER_RATE:.2g}")]
         command = _resume_command(run.run_dir, run.settings.recurrent, *lower)
-        advice = f"resume from the last checkpoint with a lower --{flag}: {command}"
+        advice = f"resume from the last checkpoint with a lower {rates}: {command}"
     return (
         f"training diverged in {run.progress.place}: {error} not finite; "
         f"{run.run_dir / DIVERGENCE_FILE} describes the batch; {advice}"

@@ -18,10 +18,10 @@ from utils import atomic_write
 
 
 class Divergence(Exception):
-    """A loss became NaN or infinite.
+    """A loss, a weight or the policy's output became NaN or infinite.
 
     Args:
-        names: The logged quantities that are not finite.
+        names: The quantities that are not finite.
         batch: The batch when that was noticed, possibly some updates later.
     """
 
@@ -34,10 +34,11 @@ class Divergence(Exception):
         self._arrays: dict[str, Tensor] = vars(batch) if batch is not None else {}
 
     @property
-    def flag_to_try(self) -> str:
-        """The learning rate to lower: the critic's if one of its losses broke."""
-        critic = any(name.startswith(("critic", "Q_", "V_")) for name in self._names)
-        return "critic_learning_rate" if critic else "learning_rate"
+    def flags_to_try(self) -> list[str]:
+        """The learning rates to lower: of the critic, of the actor, or of both if both broke."""
+        critic = [name.startswith(("critic", "Q_", "V_")) for name in self._names]
+        flags = {"critic_learning_rate": any(critic), "learning_rate": not all(critic)}
+        return [flag for flag, broke in flags.items() if broke]
 
     def write_report(self, run_dir: Path) -> None:
         """Describe the batch in a file, if it can be written."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation import RETURN, SCORE
 from get_args import Settings
-from run.files import CHECKPOINT_FOLDER, CONFIG_FILE, METRICS_FILE
+from run.files import CHECKPOINT_FOLDER, CONFIG_FILE, GUIDE_FOLDER, METRICS_FILE
 
 STEP = "total_transitions_sampled"
 # prefixes of metrics, see docs/METRICS.md
@@ -92,7 +92,8 @@ class WandbWriter:
         if not folder.is_dir():
             return
         artifact = self._wandb.Artifact(f"run-{self._run.id}", type="checkpoint")
-        files = [*sorted(folder.glob("*.pt")), self._run_dir / CONFIG_FILE]
+        guide = sorted((self._run_dir / GUIDE_FOLDER).glob("*"))
+        files = [*sorted(folder.glob("*.pt")), *guide, self._run_dir / CONFIG_FILE]
         for path in [*files, self._run_dir / METRICS_FILE]:
             artifact.add_file(str(path), name=str(path.relative_to(self._run_dir)))
         self._run.log_artifact(artifact)

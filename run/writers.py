@@ -167,6 +167,8 @@ class MetricsFiles:
                 if file.write(content) != len(content):
                     file.truncate(before)
                     raise OSError("no space left")
+                # on the disk before a checkpoint that counts it
+                os.fsync(file.fileno())
         except OSError as error:
             raise _cannot_write(path, error) from None
 

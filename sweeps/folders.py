@@ -83,6 +83,7 @@ def problems(runs: Sequence[SweepRun], todo: Sequence[SweepRun]) -> list[str]:
         try:
             _check_folder(run)
             if run in starting:
+                _check_continued(run)
                 settings = run.settings
                 dataset_path(run.settings.task, Path(settings.data_dir), settings.dataset)
         except UserError as error:
@@ -107,6 +108,15 @@ def _check_folder(run: SweepRun) -> None:
                 f"{run.folder}: the run there has --{name} {value}, the sweep {expected}; give the "
                 "sweep another name or move the folder"
             )
+
+
+def _check_continued(run: SweepRun) -> None:
+    """Raise a UserError if a finished run, to be continued, has no checkpoint to start from."""
+    if status_of(run).state == FINISHED and not state_files(run.folder):
+        raise UserError(
+            f"{run.folder}: this run is finished and has no checkpoint to continue from; restore "
+            "its checkpoints, or move the folder to start over"
+        )
 
 
 def is_longer(run: SweepRun) -> bool:

@@ -153,7 +153,7 @@ def _make_sweep(content: dict[str, Any], name: str, save_dir: Path, extra: Seque
         raise UserError(f"seeds {seeds}: use distinct integers")
     shared = _words(content.get("flags", {}), "flags")
     by_pattern = {
-        pattern: _words(flags, f"task_flags: {pattern}")
+        str(pattern): _words(flags, f"task_flags: {pattern}")
         for pattern, flags in content.get("task_flags", {}).items()
     }
     for pattern in by_pattern:

@@ -23,7 +23,7 @@ from run.state import (
     run_state,
 )
 from run.stopping import EXIT_DIVERGED, EXIT_INTERRUPTED, EXIT_STOPPED
-from utils import atomic_write, json_object
+from utils import UserError, atomic_write, json_object
 
 # in addition to the states of run/state.py: waiting, and a trial ended early because of its score
 PLANNED, PRUNED = "planned", "pruned"
@@ -53,12 +53,18 @@ class Status:
         """Write status.json atomically.
 
         Raises:
-            OSError: it cannot be written; the old file is unchanged.
+            UserError: it cannot be written; the old file is unchanged.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / STATUS_FILE, "w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.write("\n")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(folder / STATUS_FILE, "w") as file:
+                json.dump(asdict(self), file, indent=1)
+                file.write("\n")
+        except OSError as error:
+            raise UserError(
+                f"{folder / STATUS_FILE}: cannot be written ({error.strerror}); choose another "
+                "--save_dir, free disk space or fix the permissions"
+            ) from None
 
 
 def read_status(folder: Path) -> Status | None:

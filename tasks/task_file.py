@@ -165,6 +165,7 @@ def _make_task(content: Mapping[Any, Any], where: str, spaces: Spaces) -> OwnTas
     """The task of a file's content."""
     for key, value in content.items():
         _check_value(where, key, value)
+    content = {key: float(x) if _KEYS[key] is float else x for key, x in content.items()}
     for key, what in _REQUIRED.items():
         if key not in content:
             raise UserError(f"{where}: {key}: missing; {what}")

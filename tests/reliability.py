@@ -283,8 +283,8 @@ datasets, valid settings for `config.json`. `python -m tests.fuzz_readers` runs 
   another signal more than 5 seconds later, ends it immediately.
 - **Cost.** A checkpoint does not contain the offline data, and each collected trajectory is written
   only once, so the cost of a checkpoint grows with neither.
-- **Divergence.** A loss that is NaN or infinite ends the run with exit code 3 and an error that
-  suggests a flag to change. The last checkpoint predates the divergence.
+- **Divergence.** A loss or a weight that is NaN or infinite ends the run with exit code 3 and an
+  error that suggests a flag to change. The last checkpoint predates the divergence.
 - **Untrusted files.** Reading a file executes nothing in it. Checkpoints are verified by checksum
   and loaded with `torch.load(weights_only=True)`; pickled datasets are read by a `pickle.Unpickler`
   with a `find_class` whitelist.

@@ -23,6 +23,7 @@ from run import checkpoint as checkpoint_module
 from run import stopping
 from run.checkpoint import (
     SEAL_SIZE,
+    load_best,
     load_checkpoint,
     read_file,
     rng_state,
@@ -542,7 +543,7 @@ def test_divergence_advises_a_command_with_a_lower_learning_rate(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "diverged in online iteration 2: critic_MSE_loss not finite" in error
-    words = shlex.split(error.partition("a lower --critic_learning_rate: ")[2])[2:]
+    words = shlex.split(error.partition("a lower --critic_learning_rate (it was 0.001): ")[2])[2:]
     assert words[-2:] == ["--critic_learning_rate", "0.00033"]
     report = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert report["not_finite"] == ["critic_MSE_loss"]
@@ -558,6 +559,41 @@ def test_divergence_before_the_first_checkpoint_advises_to_start_again(
     assert run(data_dir, tmp_path / "run", *FLAGS) == EXIT_DIVERGED
     error = capsys.readouterr().err
     assert error.endswith("start again with a lower --critic_learning_rate (it was 0.001)\n")
+
+
+@pytest.mark.parametrize("net", ["critic", "actor"])
+def test_a_divergence_in_the_last_update_of_an_iteration_is_noticed_before_the_checkpoint(
+    data_dir, tmp_path, capsys, monkeypatch, net
+):
+    check = Trainer._check_finite
+
+    def last_update(self):
+        check(self)
+        if self.phase_iterations == 1:
+            next(getattr(self.nets, net).parameters()).data.view(-1)[0] = torch.inf
+
+    monkeypatch.setattr(Trainer, "_check_finite", last_update)
+    flags = [*FLAGS, "--max_online_iters", "3"]
+    assert run(data_dir, tmp_path / "run", *flags) == EXIT_DIVERGED
+    error = capsys.readouterr().err
+    assert f"diverged in online iteration 2: {net}_weights not finite" in error
+    flag = {"critic": "--critic_learning_rate", "actor": "--learning_rate"}[net]
+    assert f"with a lower {flag} (it was" in error
+    assert load_checkpoint(tmp_path / "run")["iterations"]["online"] == 1
+
+
+def test_a_best_policy_of_iterations_after_the_checkpoint_is_replaced(data_dir, tmp_path):
+    """A run that resumes with other flags does not repeat them."""
+    flags = [*FLAGS, "--max_online_iters", "3", "--eval_interval", "1", "--keep_checkpoints", "9"]
+    assert run(data_dir, tmp_path / "run", *flags) == 0
+    best = tmp_path / "run" / CHECKPOINT_FOLDER / BEST_FILE
+    state = read_file(best)
+    state["iterations"] = {"pretrain": 1, "online": 3}
+    state["evaluation"]["evaluation/normalized_score"] = 1e9
+    checkpoint_module.write_verified(best, state)
+    state_files(tmp_path / "run")[0].unlink()
+    assert main(["--resume", str(tmp_path / "run"), "--learning_rate", "1e-5"]) == 0
+    assert load_best(tmp_path / "run")["evaluation"]["evaluation/normalized_score"] < 1e9
 
 
 def test_a_kill_between_trajectories_and_checkpoint_loses_nothing(

@@ -22,10 +22,11 @@ from evaluation import (
     rollout,
 )
 from replay_buffer import ReplayBuffer
+from run.stopping import EXIT_DIVERGED
 from tasks import TASKS, get_task
 from tests.data_files import random_arrays, write
 from tests.test_evaluation import actor_for, settings_for
-from tests.tiny_runs import DETERMINISTIC, metrics_of, refusal, run
+from tests.tiny_runs import DETERMINISTIC, metrics_of, run
 from utils import UserError
 
 CHEETAH = replace(get_task("halfcheetah-medium-v2"), horizon=12)
@@ -293,4 +294,7 @@ def test_run_with_diverged_policy_ends_with_one_line(data_dir, tmp_path, capsys,
 
     monkeypatch.setattr(act, diverged)
     code = run(data_dir, tmp_path / "run", *DETERMINISTIC, "--max_online_iters", "1")
-    assert "--critic_learning_rate" in refusal(capsys, code)
+    assert code == EXIT_DIVERGED
+    error = capsys.readouterr().err
+    assert "training diverged in pretrain iteration 1: policy_output not finite" in error
+    assert "lower --learning_rate (it was" in error and error.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import logger as logger_module
 from get_args import Settings, parse_args
 from logger import Logger
 from run.config import git_state
+from run.files import CHECKPOINT_FOLDER
 from run.folder import create_run_dir, method_name
 from run.resume import read_settings
 from run.writers import MetricsFiles
@@ -78,9 +80,13 @@ def test_run_dir_must_be_new_or_empty(tmp_path: Path) -> None:
     assert create_run_dir(settings) == tmp_path / "a" / "b"
     assert create_run_dir(settings) == tmp_path / "a" / "b"
     (tmp_path / "a" / "b" / "model.pt").write_text("precious")
-    with pytest.raises(UserError, match=r"--run_dir.*not empty"):
+    with pytest.raises(UserError, match=r"--run_dir.*not empty; choose a new folder$"):
         create_run_dir(settings)
     assert (tmp_path / "a" / "b" / "model.pt").read_text() == "precious"
+    (tmp_path / "a" / "b" / CHECKPOINT_FOLDER).mkdir()
+    (tmp_path / "a" / "b" / CHECKPOINT_FOLDER / "000000-pretrain-1.pt").touch()
+    with pytest.raises(UserError, match=r"not empty; .*, or pass --resume .* to resume its run$"):
+        create_run_dir(settings)
 
 
 @pytest.mark.parametrize("flag", ["run_dir", "save_dir"])
@@ -278,7 +284,11 @@ def test_damaged_config_is_refused_and_kept(resumable: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_keeps_complete_rows(tmp_path: Path, monkeypatch) -> None:
     log = Logger(tmp_path, QUIET)
-    log.log("online", 0, 0, {"training/Q_mean": 1.0})
+    synced: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", synced.append)
+        log.log("online", 0, 0, {"training/Q_mean": 1.0})
+    assert synced
     path = tmp_path / "metrics.jsonl"
     whole = path.read_text()
     opened = Path.open

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,6 +268,20 @@ def test_local_sweep_skips_finished_runs_until_they_get_a_longer_budget(
     assert metric_rows(run.folder)[-1]["iteration"] == 3
     assert (run.folder / "metrics.jsonl").read_bytes().startswith(before)
     assert status_of(run).attempts == 2
+    # nothing is deleted if there is no checkpoint to continue from
+    shutil.rmtree(run.folder / "checkpoints")
+    before = (run.folder / "metrics.jsonl").read_bytes()
+    assert main([*words, "--", "--max_online_iters", "4"]) == 2
+    assert "is finished and has no checkpoint to continue from" in capsys.readouterr().err
+    assert (run.folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_unwritable_folder_of_a_sweep_is_one_line(data_dir, tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    path = sweep_of(tmp_path, data_dir, methods=["TD3+ODT"], seeds=[1])
+    assert main([str(path), "--save_dir", str(tmp_path / "file"), "--here"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and error.count("\n") == 1
 
 
 def test_stop_leaves_the_remaining_runs_planned(tmp_path) -> None:

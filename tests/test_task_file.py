@@ -20,6 +20,7 @@ from reporting.figures import RETURN_LABEL, SCORE_LABEL, learning_curves
 from reporting.runs import read_runs, run_folders
 from reporting.style import styles
 from run.checkpoint import load_best
+from run.files import BEST_FILE, CHECKPOINT_FOLDER
 from scripts import evaluate as evaluate_script
 from scripts import export_policy
 from scripts import report as report_script
@@ -159,6 +160,26 @@ def test_flags_override_the_file_and_another_env_is_refused(tmp_path):
     assert parse_args([*flags, "--env", "pendulum"]).env == "pendulum"
     with pytest.raises(UserError, match=r"--env hopper-medium-v2: .* is task pendulum"):
         parse_args([*flags, "--env", "hopper-medium-v2"])
+
+
+def test_integers_are_read_as_floats_where_a_float_is_expected(tmp_path):
+    task = read_task_file(write_task(tmp_path, rtg_scale=1, reward_divisor=2, reward_shift=0))
+    facts = task.rtg_scale, task.reward_divisor, task.reward_shift
+    assert facts == (1, 2, 0) and {type(x) for x in facts} == {float}
+    episodes = [*TINY, *DETERMINISTIC, "--max_pretrain_iters", "0", "--max_online_iters", "1"]
+    assert main([*episodes, "--task_file", str(tmp_path / "task.yaml"), "--run_dir",
+                 str(tmp_path / "run")]) == 0  # fmt: skip
+
+
+def test_networks_of_another_task_with_the_same_name_are_refused(tmp_path, capsys):
+    flags = [*ONLINE, "--max_online_iters", "1", "--task_file", str(write_task(tmp_path))]
+    assert main([*flags, "--run_dir", str(tmp_path / "run")]) == 0
+    write_task(tmp_path, rtg_scale=2.0)
+    source = str(tmp_path / "run" / CHECKPOINT_FOLDER / BEST_FILE)
+    capsys.readouterr()
+    error = refusal(capsys, main([*flags, "--init_from", source]))
+    assert f"the policy of --init_from {source}: its task has rtg_scale " in error
+    assert "pendulum has 2.0; use a policy of that task" in error
 
 
 def test_a_record_gives_the_same_task(tmp_path):

@@ -61,6 +61,8 @@ def test_offline_sessions_are_one_run(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "checkpoints" / "000000-online-1.pt").write_bytes(b"state")
+    (run_dir / "guide").mkdir()
+    (run_dir / "guide" / "policy.json").write_text("{}")
     flags = ["--env=pen-human-v1", "--seed=4", "--exp_name=table2", "--suffix=-x",
              "--delayed_reward=5", "--wandb_artifacts=1"]  # fmt: skip
     in_process(SESSIONS, tmp_path, run_dir, "offline", *flags)
@@ -91,7 +93,7 @@ def test_offline_sessions_are_one_run(tmp_path: Path) -> None:
         (artifact,) = of_kind(session, "artifact")
         assert artifact.type == "checkpoint"
         assert [content.path for content in artifact.manifest.contents] == [
-            "checkpoints/000000-online-1.pt", "config.json", "metrics.jsonl"
+            "checkpoints/000000-online-1.pt", "config.json", "guide/policy.json", "metrics.jsonl"
         ]  # fmt: skip
     assert steps == [0, 1, 2, 3]
 
