@@ -74,7 +74,7 @@ class GymnasiumEnv:
 
     Attributes:
         success: Whether the current episode is a success so far, by "success" or "is_success" of
-            the info; None if the environment does not report it.
+            the info; None if it has not reported either.
         diverged: Always False.
         dt: Seconds per step in videos.
     """
@@ -142,6 +142,7 @@ class GymnasiumVector(EnvVector):
     """An `EnvVector` of the environment of a task file."""
 
     task: OwnTask
+    _reports_success = False
 
     def __init__(self, task: OwnTask, seeds: Sequence[int], render_mode: str | None = None) -> None:
         super().__init__(task, seeds, render_mode)
@@ -151,3 +152,13 @@ class GymnasiumVector(EnvVector):
 
     def _make(self) -> GymnasiumEnv:
         return GymnasiumEnv(self.task, self._render_mode)
+
+    def success(self) -> np.ndarray | None:
+        """(num_envs,) bool: whether each current episode is a success so far.
+
+        None until an environment has reported one way or the other; some only report a success,
+        or report in the last step.
+        """
+        successes = [env.success for env in self.envs]
+        self._reports_success |= any(success is not None for success in successes)
+        return np.array(successes, bool) if self._reports_success else None

@@ -225,9 +225,22 @@ def test_truncation_success_and_exceptions(tmp_path, monkeypatch):
     assert ends == [False, False, True]
     assert vector.success() == [True]
     vector.reset()
-    assert vector.success() is None
     assert vector.step(np.zeros((1, 1)))[2] == [True]
     assert vector.faulted == [True]
+    assert vector.success() == [False]
+
+
+def test_an_episode_without_a_report_is_no_success(tmp_path):
+    """Some environments report only successes, or only in the last step."""
+    vector = make_vector(read_task_file(write_task(tmp_path)), [0, 1])
+    vector.reset()
+    assert vector.success() is None
+    step = vector.envs[1].env.step
+    vector.envs[1].env.step = lambda action: (*step(action)[:4], {"success": True})
+    vector.step(np.zeros((2, 1)))
+    np.testing.assert_array_equal(vector.success(), [False, True])
+    vector.reset()
+    np.testing.assert_array_equal(vector.success(), [False, False])
 
 
 def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys):
