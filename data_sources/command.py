@@ -12,7 +12,6 @@ from d4rl_envs.download import Unreachable, download
 from data_sources.generate import generate, recipe
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay
 from offline_data.d4rl_file import open_d4rl
-from offline_data.split import GYM_FAMILIES
 from tasks import TASKS, Task, get_task
 from utils import UserError, user_path
 
@@ -145,7 +144,7 @@ def check_file(path: Path, task: Task) -> int:
     Raises:
         UserError: the file is not a dataset of this task.
     """
-    with open_d4rl(path, need_next=task.family in GYM_FAMILIES) as file:
+    with open_d4rl(path, task) as file:
         file.check_task(task)
         return file.rows
 

@@ -1,8 +1,8 @@
 """Split the rows of a D4RL file into trajectories, by the rule of each family.
 
 - gym-MuJoCo and task files: an episode ends at a terminal or a timeout.
-- maze2d and Adroit: the same, but next observations come from the next row, even across an
-  episode's end. The last row has none.
+- maze2d, Adroit and gym-MuJoCo -v0: the same, but next observations come from the next row, even
+  across an episode's end. The last row has none.
 - antmaze: rows with a timeout are dropped, and a trajectory ends where the observation jumps (as in
   Kostrikov et al. 2021, arXiv 2110.06169).
 
@@ -20,7 +20,8 @@ from offline_data.rows import GOAL, DatasetRows
 from tasks import OWN, Task
 from utils import UserError
 
-# their files have next observations; in the others it is the observation of the next row
+# their files have next observations, except for D4RL's -v0; in the others it is the observation of
+# the next row
 GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant", OWN)
 # the other families, and maze2d's dense tasks, have dense rewards
 _SPARSE_FAMILIES = ("maze2d", "antmaze")

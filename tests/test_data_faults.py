@@ -116,9 +116,16 @@ def test_all_missing_arrays_are_listed(path):
     assert "images" in message
 
 
-def test_only_gym_tasks_require_next_observations(path, tmp_path, arrays):
+def test_only_gym_tasks_after_v0_require_next_observations(path, tmp_path, arrays):
+    task = get_task("hopper-medium-v0")
+    want = load_dataset(write(path, arrays), task).final_observations  # used if present
+    np.testing.assert_array_equal(want, load_dataset(path, HOPPER).final_observations)
     del arrays["next_observations"]
     assert "no next_observations" in fault(write(path, arrays))
+    data = load_dataset(path, task)
+    rows = [np.flatnonzero((arrays["observations"] == o).all(1)).item() for o in data.observations]
+    ends = np.array(rows)[np.cumsum(data.lengths) - 1]
+    np.testing.assert_array_equal(data.final_observations, arrays["observations"][ends + 1])
     task = get_task("pen-human-v1")
     load_dataset(write(tmp_path / "pen-human-v1.hdf5", random_arrays(task, 60, 5)), task)
 
