@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from d4rl_envs.errors import UserError
+from d4rl_envs.errors import DamagedFile, UserError
 
 TIMEOUT = 30.0  # s without any byte
 _CHUNK = 2**18
@@ -49,7 +49,8 @@ def download(
     """Download `url` to `path`, resuming an interrupted download.
 
     Args:
-        check: Called with the complete file before it is renamed; raises `UserError` to discard it.
+        check: Called with the complete file before it is renamed; raises `DamagedFile` to discard
+            it, another `UserError` to keep it as `<name>.part`, which the next call checks again.
         attempts: Give up after this many consecutive failures without a byte of progress.
         pause: Seconds before the second attempt; doubled before each further one.
 
@@ -74,12 +75,14 @@ def download(
             time.sleep(pause * 2 ** (failures - 1))
     try:
         check(part)
-    except UserError:
+    except DamagedFile:
         part.unlink()
+        note.unlink()
         raise
-    finally:
-        note.unlink(missing_ok=True)
+    except UserError as error:
+        raise UserError(f"{error}; kept as {part}, delete it to download it again") from None
     part.replace(path)
+    note.unlink()
 
 
 def _transfer(url: str, part: Path, note: Path) -> None:

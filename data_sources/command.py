@@ -9,6 +9,7 @@ from pathlib import Path
 
 from d4rl_envs.datasets import task_file
 from d4rl_envs.download import Unreachable, download
+from d4rl_envs.errors import DamagedFile
 from data_sources.generate import generate, recipe
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay
 from offline_data.d4rl_file import open_d4rl
@@ -171,9 +172,10 @@ def fetch_published(task: Task, path: Path) -> None:
     try:
         download(task.url, path, lambda part: check_published(part, task))
     except UserError as error:
-        alternative = f"put a copy at {path}"
+        temporary = isinstance(error, (Unreachable, DamagedFile))
+        alternative = f"{'try again later, ' if temporary else ''}put a copy at {path}"
         if recipe(task) is not None:
             policy = " --policy FILE" if recipe(task) == "policy" else ""
             first = " (trains SAC first)" if recipe(task) == "sac" else ""
             alternative += f", or generate it{first}: --source generate --only {task.name}{policy}"
-        raise type(error)(f"{error}; try again later, {alternative}") from None
+        raise type(error)(f"{error}; {alternative}") from None

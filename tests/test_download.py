@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from d4rl_envs import download as fetch
+from d4rl_envs.errors import DamagedFile
 from utils import UserError
 
 CONTENT = bytes(i * 7 % 251 for i in range(700_000))
@@ -259,10 +260,10 @@ def test_unreachable_server(server, path):
     assert "\n" not in str(error.value)
 
 
-def test_file_that_fails_the_check_is_discarded(server, path):
+def test_damaged_file_is_discarded(server, path):
     def refuse(part: Path) -> None:
         assert part.read_bytes() == CONTENT
-        raise UserError("not a dataset")
+        raise DamagedFile("not a dataset")
 
     with pytest.raises(UserError, match="not a dataset"):
         get(server, path, refuse)

@@ -230,7 +230,7 @@ class TestPublished:
         write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
         assert run(GYM, "--only", "hopper-random-v2", "--only", NAME, folder=tmp_path) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "404" in line
+        assert "404" in line and "try again" not in line
         assert "--source generate --only hopper-random-v2" in line
         assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.hdf5"]
 
@@ -238,13 +238,14 @@ class TestPublished:
         ("content", "message"),
         [
             ("page", "not an HDF5 file"),
+            ("truncated", "truncated"),
             ("other sizes", "dataset of another task"),
             ("few rows", "200 rows, but the published dataset has about 290"),
             ("many rows", "400 rows, but the published dataset has about 290"),
             ("no rewards", "no rewards in this file"),
         ],
     )
-    def test_wrong_content_is_discarded(self, server, tmp_path, capsys, content, message):
+    def test_only_damaged_files_are_discarded(self, server, tmp_path, capsys, content, message):
         path = server / f"{NAME}.hdf5"
         if content == "page":
             path.write_text("<html>moved</html>")
@@ -255,11 +256,20 @@ class TestPublished:
             if content == "no rewards":
                 del arrays["rewards"]
             write(path, arrays)
-        assert run(GYM, "--only", NAME, folder=tmp_path) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert message in line
-        assert f"put a copy at {tmp_path / path.name}" in line
-        assert not any(tmp_path.iterdir())
+        if content == "truncated":
+            os.truncate(path, 5000)
+        part = tmp_path / f"{path.name}.part"
+        for _ in range(2):  # the second time without a download
+            assert run(GYM, "--only", NAME, folder=tmp_path) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert message in line
+            assert f"put a copy at {tmp_path / path.name}" in line
+            damaged = content in ("page", "truncated")
+            assert ("try again later" in line) == damaged
+            assert (f"kept as {part}, delete it to download it again" in line) != damaged
+            assert part.exists() != damaged
+            if not damaged:
+                path.unlink(missing_ok=True)
 
     def test_unreachable_server_is_reported_once(self, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr("d4rl_envs.download.time.sleep", lambda _: None)
