@@ -230,6 +230,60 @@ def test_truncation_success_and_exceptions(tmp_path, monkeypatch):
     assert vector.success() == [False]
 
 
+class OldGym(Fragile):
+    def reset(self):  # type: ignore[override]
+        return np.zeros(2)
+
+
+class NoInfo(Fragile):
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2)
+
+
+class Offline(Fragile):
+    def reset(self, *, seed=None, options=None):
+        raise ConnectionError("no simulator\nat port 1")
+
+
+class OwnGenerator(Fragile):
+    @property  # type: ignore[misc]
+    def np_random(self):
+        return np.random.RandomState(0)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2), {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (OldGym, "reset raised TypeError: "),
+        (NoInfo, "reset returns an observation of shape ()"),
+        (Offline, "reset raised ConnectionError: no simulator at port 1; fix"),
+        (OwnGenerator, "np_random cannot be set to a NumPy generator; use"),
+    ],
+)
+def test_an_environment_that_cannot_be_reset_is_refused(tmp_path, monkeypatch, kind, message):
+    monkeypatch.setattr(gymnasium, "Broken", Fragile, raising=False)
+    path = write_task(tmp_path, environment=None, entry_point="gymnasium:Broken")
+    task = read_task_file(path)
+    monkeypatch.setattr(gymnasium, "Broken", kind)
+    path.write_text(path.read_text() + " ")
+    for attempt in (lambda: read_task_file(path), lambda: make_vector(task, [0])):
+        with pytest.raises(UserError) as error:
+            attempt()
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_an_environment_that_cannot_be_closed_is_no_fault(tmp_path, monkeypatch):
+    def close(_):
+        raise RuntimeError("closed already")
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.PendulumEnv.close", close)
+    make_vector(read_task_file(write_task(tmp_path)), [0]).close()
+
+
 def test_an_episode_without_a_report_is_no_success(tmp_path):
     """Some environments report only successes, or only in the last step."""
     vector = make_vector(read_task_file(write_task(tmp_path)), [0, 1])
