@@ -153,12 +153,15 @@ def _corrected(
 ) -> np.ndarray:
     """Timeouts with the unflagged breaks, and without those that are misplaced.
 
-    Timeouts are misplaced if episodes continue after them and end elsewhere without a flag.
+    Timeouts are misplaced if episodes continue after them and end elsewhere without a flag. As this
+    is systematic, it concerns at least half of the timeouts; an episode may also begin where the
+    last one ended.
     """
     unflagged = breaks & ~timeouts & ~terminals
-    doubtful = timeouts & ~terminals & ~breaks
-    doubtful[-1:] = False  # no next row to judge by
-    if 0 < doubtful.sum() <= 2 * unflagged.sum():
+    judged = timeouts & ~terminals
+    judged[-1:] = False  # no next row to judge by
+    doubtful = judged & ~breaks
+    if 0 < judged.sum() <= 2 * doubtful.sum() and doubtful.sum() <= 2 * unflagged.sum():
         timeouts = timeouts & ~doubtful
         notices.append(f"ignored timeouts: {doubtful.sum():,}; the episode continues after them")
     return timeouts | unflagged
