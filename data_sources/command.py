@@ -45,7 +45,9 @@ def main(script: str, argv: Sequence[str] | None = None) -> int:
             if isinstance(error, Unreachable):
                 break
         except KeyboardInterrupt:
-            _fail(f"{task.name}: interrupted; run the same command again to resume")
+            resumes = args.source == "d4rl" or recipe(task) == "sac"
+            effect = "resume" if resumes else "start this dataset over"
+            _fail(f"{task.name}: interrupted; run the same command again to {effect}")
             return 130
     return code
 

@@ -286,5 +286,11 @@ class TestPublished:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("data_sources.command.download", stop)
-        assert run(GYM, folder=tmp_path) == 130
-        assert "run the same command again" in capsys.readouterr().err
+        monkeypatch.setattr("data_sources.command.generate", stop)
+        for options, effect in (
+            ([], "resume"),
+            (["--only", NAME, "--source", "generate"], "resume"),
+            (["--only", "hopper-random-v2", "--source", "generate"], "start this dataset over"),
+        ):
+            assert run(GYM, *options, folder=tmp_path) == 130
+            assert f"run the same command again to {effect}\n" in capsys.readouterr().err
