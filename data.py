@@ -243,7 +243,8 @@ class _SortedReader:
             self._place(start, block, out)
             outside += int((np.abs(block) > 1.0 + 1e-6).any(axis=1).sum())
         if outside:
-            logger.warning("%s: actions outside [-1, 1] in %d rows", self._file.path, outside)
+            logger.warning("%s: actions outside %s in %d rows", self._file.path,
+                           self._file.action_range(), outside)  # fmt: skip
         return out
 
     def column(self, values: np.ndarray) -> np.ndarray:

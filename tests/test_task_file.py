@@ -297,7 +297,7 @@ def test_an_episode_without_a_report_is_no_success(tmp_path):
     np.testing.assert_array_equal(vector.success(), [False, False])
 
 
-def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys):
+def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys, caplog):
     arrays = recorded()
     path, task = write(tmp_path / "a.hdf5", arrays), read_task_file(write_task(tmp_path))
     data = load_dataset(path, task)
@@ -312,8 +312,13 @@ def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys):
     path = write(tmp_path / "wide.hdf5", wide)
     message = refusal(capsys, main([*flags, "--dataset", str(path)]))
     assert "pendulum has 3 observation and 1 action entries, this file 3 and 2" in message
-    path = write(tmp_path / "large.hdf5", arrays | {"actions": 30 * arrays["actions"]})
-    assert "actions must be in [-1, 1]" in refusal(capsys, main([*flags, "--dataset", str(path)]))
+    arrays["actions"][7], arrays["actions"][9] = -2.5, 50
+    path = write(tmp_path / "large.hdf5", arrays)
+    message = refusal(capsys, main([*flags, "--dataset", str(path)]))
+    assert "actions must be in [-2, 2], but row 9 has 50; scale" in message
+    arrays["actions"][9] = 0
+    load_dataset(write(path, arrays), task)
+    assert "actions outside [-2, 2] in 1 rows" in caplog.text
 
 
 def test_an_online_run_without_data_resumes_without_the_file(tmp_path, capsys, monkeypatch):
