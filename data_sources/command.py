@@ -19,6 +19,7 @@ from utils import UserError, user_path
 ROOT = Path(__file__).resolve().parents[1]
 # rows in a published file per transition of its dataset; splitting drops a few per cent
 _MOST_ROWS_DROPPED = 1.1
+_LARGEST = 2**32 - 1
 
 
 def main(script: str, argv: Sequence[str] | None = None) -> int:
@@ -94,10 +95,10 @@ def select_tasks(script: str, own: list[Task], args: argparse.Namespace) -> list
         value = getattr(args, option)
         if value is not None and args.source != "generate":
             raise UserError(f"--{option}: only for generated datasets; add --source generate")
-        if isinstance(value, int) and value < 1:
-            raise UserError(f"--{option} {value}: must be at least 1")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: must not be negative")
+    for option, least in (("steps", 1), ("max_training_steps", 1), ("seed", 0)):
+        value = getattr(args, option)
+        if value is not None and not least <= value <= _LARGEST:
+            raise UserError(f"--{option} {value}: must be in [{least}, {_LARGEST}]")
     if not args.only:
         return [task for task in own if task.published]
     tasks = []

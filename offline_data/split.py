@@ -116,7 +116,7 @@ def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
         timeouts = _corrected(timeouts, terminals, breaks, notices)
     else:
         breaks, notices = find_breaks(file, task, terminals)
-        if task.family == "maze2d" and GOAL in file.arrays:
+        if task.family == "maze2d" and GOAL in file.arrays and file.rows:
             # D4RL's planner never resets the ball
             goals = np.concatenate([block for _, block in file.blocks(GOAL)])
             changes = np.append((goals[1:] != goals[:-1]).any(axis=1), False)

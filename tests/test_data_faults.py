@@ -223,8 +223,12 @@ def test_no_complete_trajectory(path):
 @pytest.mark.parametrize("name", ["antmaze-umaze-v2", "maze2d-open-v0"])
 def test_too_short_for_a_next_observation(tmp_path, name, rows):
     task = get_task(name)
-    path = write(tmp_path / f"{name}.hdf5", random_arrays(task, rows, 5, 1.0))
-    assert "no complete trajectory" in fault(path, task)
+    arrays = random_arrays(task, rows, 5, 1.0)
+    path = tmp_path / f"{name}.hdf5"
+    assert "no complete trajectory" in fault(write(path, arrays), task)
+    del arrays["timeouts"]
+    arrays["infos/goal"] = np.zeros((rows, 2))
+    assert "no complete trajectory" in fault(write(path, arrays), task)
 
 
 def test_other_files_are_not_read(path, arrays, tmp_path):

@@ -78,8 +78,10 @@ def test_help_lists_the_datasets(script, capsys):
             f"--only pen-human-v1: not one of {GYM}'s datasets; use download_advanced.py",
         ),
         (["--steps", "100"], "--steps: only for generated datasets; add --source generate"),
-        (["--steps", "0", "--source", "generate"], "--steps 0: must be at least 1"),
-        (["--seed", "-1"], "--seed -1: must not be negative"),
+        (["--steps", "0", "--source", "generate"], "--steps 0: must be in [1, 4294967295]"),
+        (["--seed", "-1"], "--seed -1: must be in [0, 4294967295]"),
+        (["--seed", f"{10**30}", "--source", "generate"], f"--seed {10**30}: must be in [0, "),
+        (["--steps", f"{10**20}", "--source", "generate"], f"--steps {10**20}: must be in [1, "),
     ],
 )
 def test_invalid_options(tmp_path, capsys, options, message):
