@@ -17,7 +17,7 @@ from delayedreward import delay_rewards
 from offline_data.minari_store import PREFIX, open_minari
 from offline_data.pickle_file import SUFFIXES, open_pickle
 from offline_data.rows import DatasetRows
-from offline_data.split import GYM_FAMILIES, Split, split_file
+from offline_data.split import Split, split_file
 from tasks import OWN, Task
 from trajectories import TrajectoryDataset
 from utils import UserError
@@ -65,7 +65,7 @@ def open_any(path: Path, task: Task) -> AbstractContextManager[DatasetRows]:
         return open_pickle(path)
     from offline_data.d4rl_file import open_d4rl  # h5py is slow to import
 
-    return open_d4rl(path, need_next=task.family in GYM_FAMILIES)
+    return open_d4rl(path, task)
 
 
 def _is_minari(path: Path) -> bool:
@@ -243,7 +243,8 @@ class _SortedReader:
             self._place(start, block, out)
             outside += int((np.abs(block) > 1.0 + 1e-6).any(axis=1).sum())
         if outside:
-            logger.warning("%s: actions outside [-1, 1] in %d rows", self._file.path, outside)
+            logger.warning("%s: actions outside %s in %d rows", self._file.path,
+                           self._file.action_range(), outside)  # fmt: skip
         return out
 
     def column(self, values: np.ndarray) -> np.ndarray:

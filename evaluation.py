@@ -340,9 +340,9 @@ def evaluation_metrics(episodes: list[Episode], task: Task) -> dict[str, float]:
         metrics["evaluation/SR"] = sum(
             not (episode.reached_horizon or episode.faulted) for episode in episodes
         )
-    successes = [episode.success for episode in episodes if episode.success is not None]
-    if successes:
-        metrics["evaluation/success_rate"] = np.mean(successes)
+    successes = [episode.success for episode in episodes]
+    if any(success is not None for success in successes):
+        metrics["evaluation/success_rate"] = np.mean([bool(success) for success in successes])
     return {name: float(value) for name, value in metrics.items()}
 
 

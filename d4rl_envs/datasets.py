@@ -152,18 +152,24 @@ def _timeouts(
     return final
 
 
+def local_path(task: D4RLTask) -> Path:
+    """The task's file in the local folder; if it is missing, where it is downloaded to."""
+    path = task_file(folder(), task)
+    # other programs know it by D4RL's name
+    return path if path.exists() else path.with_name(Path(task.url).name)
+
+
 def local_file(task: D4RLTask) -> Path:
     """The task's file in the local folder, downloaded unless it is there.
 
     Raises:
         UserError: it cannot be downloaded.
     """
-    path = task_file(folder(), task)
+    path = local_path(task)
     if path.exists():
         return path
     from d4rl_envs.download import Unreachable, download  # network modules are slow to import
 
-    path = path.with_name(Path(task.url).name)  # other programs know it by D4RL's name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         download(task.url, path, lambda part: _check(part, task, _read(part)))

@@ -2,27 +2,32 @@
 
 What the server reports about the file (ETag, date, size) is kept in `<name>.part.json`. The next
 attempt requests the rest with an HTTP Range request. It starts over if the server does not support
-ranges or the file has changed.
+ranges or the file has changed. One process at a time downloads a file; others wait for it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import http.client
 import json
+import logging
+import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from d4rl_envs.errors import UserError
+from d4rl_envs.errors import DamagedFile, UserError
 
 TIMEOUT = 30.0  # s without any byte
 _CHUNK = 2**18
 _NETWORK = (OSError, http.client.HTTPException)
+_logger = logging.getLogger(__name__)
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -46,10 +51,11 @@ def download(
     attempts: int = 5,
     pause: float = 1.0,
 ) -> None:
-    """Download `url` to `path`, resuming an interrupted download.
+    """Download `url` to `path` unless it exists, resuming an interrupted download.
 
     Args:
-        check: Called with the complete file before it is renamed; raises `UserError` to discard it.
+        check: Called with the complete file before it is renamed; raises `DamagedFile` to discard
+            it, another `UserError` to keep it as `<name>.part`, which the next call checks again.
         attempts: Give up after this many consecutive failures without a byte of progress.
         pause: Seconds before the second attempt; doubled before each further one.
 
@@ -57,6 +63,44 @@ def download(
         UserError: the server refuses, or the file fails the check.
         Unreachable: no connection, or it keeps breaking; the part received is kept.
     """
+    with _one_process(path):
+        if not path.exists():  # else the process that had the lock has finished it
+            _fetch(url, path, check, attempts, pause)
+
+
+@contextlib.contextmanager
+def _one_process(path: Path) -> Iterator[None]:
+    """Hold the lock of a file's download; without one on a file system that has none."""
+    lock = path.with_name(f"{path.name}.part.lock")
+    while True:
+        try:
+            file = lock.open("a")
+        except OSError as error:
+            raise UserError(f"{lock}: cannot be written ({error.strerror})") from None
+        with file:
+            with contextlib.suppress(OSError):
+                _wait(file.fileno(), path)
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue  # removed by the process that had the lock
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _wait(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _logger.warning("%s: another process is downloading it; waiting", path)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _fetch(
+    url: str, path: Path, check: Callable[[Path], None], attempts: int, pause: float
+) -> None:
+    """`download` with the lock held."""
     part = path.with_name(f"{path.name}.part")
     note = path.with_name(f"{path.name}.part.json")
     failures = 0
@@ -74,12 +118,14 @@ def download(
             time.sleep(pause * 2 ** (failures - 1))
     try:
         check(part)
-    except UserError:
+    except DamagedFile:
         part.unlink()
+        note.unlink()
         raise
-    finally:
-        note.unlink(missing_ok=True)
+    except UserError as error:
+        raise UserError(f"{error}; kept as {part}, delete it to download it again") from None
     part.replace(path)
+    note.unlink()
 
 
 def _transfer(url: str, part: Path, note: Path) -> None:

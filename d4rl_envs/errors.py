@@ -1,4 +1,4 @@
-"""The exception raised for invalid input."""
+"""Exceptions raised for invalid input."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Command-line programs print the message and exit with code 2.
     """
+
+
+class DamagedFile(UserError):
+    """A file that is not HDF5, truncated or damaged inside; only getting it again can help."""

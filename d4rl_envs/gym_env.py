@@ -119,7 +119,7 @@ class OfflineEnv(gym.Env):
 
     @property
     def dataset_filepath(self) -> str:
-        return str(datasets.task_file(datasets.folder(), self.task))
+        return str(datasets.local_path(self.task))
 
     def get_dataset(self, h5path: str | Path | None = None) -> dict[str, np.ndarray]:
         """All arrays of the dataset, see `datasets.load`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import h5py
 
-from d4rl_envs.errors import UserError
+from d4rl_envs.errors import DamagedFile, UserError
 
 # file systems without locks (some NFS mounts) fail with one of these
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -54,19 +54,19 @@ def reading(path: Path) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        raise UserError(f"{path}: {_reason(error)}") from None
+        raise _fault(path, error) from None
 
 
-def _reason(error: Exception) -> str:
+def _fault(path: Path, error: Exception) -> UserError:
     number = getattr(error, "errno", None)
     if number == errno.EAGAIN:
-        return "another program has it open for writing, close it there"
+        return UserError(f"{path}: another program has it open for writing, close it there")
     if number:
-        return f"cannot be read ({os.strerror(number)})"
+        return UserError(f"{path}: cannot be read ({os.strerror(number)})")
     if "signature not found" in str(error):
-        return "not an HDF5 file; use a D4RL HDF5 file"
+        return DamagedFile(f"{path}: not an HDF5 file; use a D4RL HDF5 file")
     fault = "truncated" if "truncated" in str(error) else "damaged"
-    return f"this HDF5 file is {fault}, get it again"
+    return DamagedFile(f"{path}: this HDF5 file is {fault}, get it again")
 
 
 def array_keys(file: h5py.File) -> list[str]:

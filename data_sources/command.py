@@ -9,16 +9,17 @@ from pathlib import Path
 
 from d4rl_envs.datasets import task_file
 from d4rl_envs.download import Unreachable, download
+from d4rl_envs.errors import DamagedFile
 from data_sources.generate import generate, recipe
 from data_sources.sac_recipe import MAX_TRAINING_STEPS, is_replay
 from offline_data.d4rl_file import open_d4rl
-from offline_data.split import GYM_FAMILIES
 from tasks import TASKS, Task, get_task
 from utils import UserError, user_path
 
 ROOT = Path(__file__).resolve().parents[1]
 # rows in a published file per transition of its dataset; splitting drops a few per cent
 _MOST_ROWS_DROPPED = 1.1
+_LARGEST = 2**32 - 1
 
 
 def main(script: str, argv: Sequence[str] | None = None) -> int:
@@ -45,7 +46,9 @@ def main(script: str, argv: Sequence[str] | None = None) -> int:
             if isinstance(error, Unreachable):
                 break
         except KeyboardInterrupt:
-            _fail(f"{task.name}: interrupted; run the same command again to resume")
+            resumes = args.source == "d4rl" or recipe(task) == "sac"
+            effect = "resume" if resumes else "start this dataset over"
+            _fail(f"{task.name}: interrupted; run the same command again to {effect}")
             return 130
     return code
 
@@ -92,10 +95,10 @@ def select_tasks(script: str, own: list[Task], args: argparse.Namespace) -> list
         value = getattr(args, option)
         if value is not None and args.source != "generate":
             raise UserError(f"--{option}: only for generated datasets; add --source generate")
-        if isinstance(value, int) and value < 1:
-            raise UserError(f"--{option} {value}: must be at least 1")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: must not be negative")
+    for option, least in (("steps", 1), ("max_training_steps", 1), ("seed", 0)):
+        value = getattr(args, option)
+        if value is not None and not least <= value <= _LARGEST:
+            raise UserError(f"--{option} {value}: must be in [{least}, {_LARGEST}]")
     if not args.only:
         return [task for task in own if task.published]
     tasks = []
@@ -145,7 +148,7 @@ def check_file(path: Path, task: Task) -> int:
     Raises:
         UserError: the file is not a dataset of this task.
     """
-    with open_d4rl(path, need_next=task.family in GYM_FAMILIES) as file:
+    with open_d4rl(path, task) as file:
         file.check_task(task)
         return file.rows
 
@@ -172,9 +175,10 @@ def fetch_published(task: Task, path: Path) -> None:
     try:
         download(task.url, path, lambda part: check_published(part, task))
     except UserError as error:
-        alternative = f"put a copy at {path}"
+        temporary = isinstance(error, (Unreachable, DamagedFile))
+        alternative = f"{'try again later, ' if temporary else ''}put a copy at {path}"
         if recipe(task) is not None:
             policy = " --policy FILE" if recipe(task) == "policy" else ""
             first = " (trains SAC first)" if recipe(task) == "sac" else ""
             alternative += f", or generate it{first}: --source generate --only {task.name}{policy}"
-        raise type(error)(f"{error}; try again later, {alternative}") from None
+        raise type(error)(f"{error}; {alternative}") from None

@@ -13,6 +13,8 @@ import numpy as np
 
 from d4rl_envs.hdf5 import local_array, open_hdf5, reading
 from offline_data.rows import GOAL, REQUIRED, WIDE, DatasetRows
+from offline_data.split import GYM_FAMILIES
+from tasks import OWN, Task
 from utils import UserError
 
 _OPTIONAL = ("timeouts", "next_observations")
@@ -21,20 +23,22 @@ _OPTIONAL = ("timeouts", "next_observations")
 class D4RLRows(DatasetRows):
     """The arrays of an open D4RL file."""
 
-    def __init__(self, file: h5py.File, path: Path, need_next: bool) -> None:
+    def __init__(self, file: h5py.File, path: Path, task: Task) -> None:
         """Check which arrays the file has and their form, without reading any values."""
         self.file, self.path = file, path
-        wanted = (*REQUIRED, "next_observations") if need_next else REQUIRED
+        gym = task.family in GYM_FAMILIES
+        v0 = task.family != OWN and task.name.endswith("-v0")
+        wanted = (*REQUIRED, "next_observations") if gym and not v0 else REQUIRED
         missing = [name for name in wanted if name not in file]
         if missing:
             found = ", ".join(sorted(file)[:8]) or "nothing"
             raise UserError(f"{path}: no {', '.join(missing)} in this file (it contains {found})")
         names = [name for name in (*REQUIRED, *_OPTIONAL) if name in file]
-        # as exported by D4RL's qlearning_dataset, without the rows at timeouts
-        exported = "next_observations" in names and "timeouts" not in names
+        # without timeouts: an export of D4RL's qlearning_dataset, which lacks the rows at timeouts
+        need_next = "next_observations" in names and (gym or "timeouts" not in names)
         names += [GOAL] * ("timeouts" not in file and GOAL in file)
         arrays = {name: self._array(name) for name in names}
-        super().__init__(path, arrays, need_next or exported)
+        super().__init__(path, arrays, need_next)
 
     def _array(self, name: str) -> h5py.Dataset:
         array = local_array(self.file, self.path, name)
@@ -64,18 +68,18 @@ class D4RLRows(DatasetRows):
 
 
 @contextmanager
-def open_d4rl(path: Path, *, need_next: bool = False) -> Iterator[D4RLRows]:
+def open_d4rl(path: Path, task: Task) -> Iterator[D4RLRows]:
     """Open a D4RL file for reading.
 
     Args:
-        need_next: Whether `next_observations` is required.
+        task: Determines whether `next_observations` is required, and used.
 
     Raises:
         UserError: missing, unreadable, not HDF5, truncated, damaged, or not a dataset.
     """
     with open_hdf5(path) as file:
         with reading(path):
-            rows = D4RLRows(file, path, need_next)
+            rows = D4RLRows(file, path, task)
         yield rows
 
 

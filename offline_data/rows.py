@@ -48,7 +48,7 @@ class DatasetRows:
     ) -> None:
         """Check types, shapes and lengths without reading any values."""
         self.path, self.arrays, self.need_next, self.ends = path, arrays, need_next, ends
-        # bounds from which actions are scaled to [-1, 1]; None if they are stored like that
+        # (2, act_dim) from which actions are scaled to [-1, 1]; None if they are stored like that
         self._action_bounds: np.ndarray | None = None
         for name, array in arrays.items():
             check_form(path, name, array.shape, array.dtype)
@@ -151,13 +151,15 @@ class DatasetRows:
 
     def wide(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of a wide array: (k, width) finite float32."""
-        block = self._finite(name, self.read(name, slice(start, stop)), start)
-        if name == "actions":
-            if self._action_bounds is not None:
-                low, high = self._action_bounds
-                block = (block - low) / (high - low) * 2 - 1
-            self._check_actions(block, start)
-        return block
+        stored = self._finite(name, self.read(name, slice(start, stop)), start)
+        if name != "actions":
+            return stored
+        scaled = stored
+        if self._action_bounds is not None:
+            low, high = self._action_bounds
+            scaled = (stored - low) / (high - low) * 2 - 1
+        self._check_actions(scaled, stored, start)
+        return scaled
 
     def gather(self, name: str, rows: np.ndarray) -> np.ndarray:
         """The given rows, in ascending order, of a wide array: (k, width) float32."""
@@ -185,15 +187,22 @@ class DatasetRows:
         row = first_row + int(np.argwhere(~np.isfinite(values))[0, 0])
         raise UserError(f"{self.path}: NaN or infinity in {name}, first in row {row}")
 
-    def _check_actions(self, values: np.ndarray, first_row: int) -> None:
-        if np.abs(values).max(initial=0.0) <= _ACTION_LIMIT:
+    def _check_actions(self, scaled: np.ndarray, stored: np.ndarray, first_row: int) -> None:
+        if np.abs(scaled).max(initial=0.0) <= _ACTION_LIMIT:
             return
-        sizes = np.abs(values).max(axis=1)
-        row = int((sizes > _ACTION_LIMIT).argmax())
+        row, column = np.argwhere(np.abs(scaled) > _ACTION_LIMIT)[0].tolist()
+        found = f"row {first_row + row} has {stored[row, column]:.4g}"
         raise UserError(
-            f"{self.path}: actions must be in [-1, 1], but row {first_row + row} reaches "
-            f"{sizes[row]:.4g}; scale them to the task's action range"
+            f"{self.path}: actions must be in {self.action_range(column)}, but {found}; scale them "
+            "to the task's action range"
         )
+
+    def action_range(self, columns: int | slice = slice(None)) -> str:
+        """The ranges of these columns of the stored actions, each once, for messages."""
+        if self._action_bounds is None:
+            return "[-1, 1]"
+        bounds = self._action_bounds[:, columns].reshape(2, -1).T.tolist()
+        return ", ".join(dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in bounds))
 
     def origin(self) -> dict[str, str]:
         """Short texts of the dataset that may name its environment, by key."""

@@ -1,8 +1,8 @@
 """Split the rows of a D4RL file into trajectories, by the rule of each family.
 
 - gym-MuJoCo and task files: an episode ends at a terminal or a timeout.
-- maze2d and Adroit: the same, but next observations come from the next row, even across an
-  episode's end. The last row has none.
+- maze2d, Adroit and gym-MuJoCo -v0: the same, but next observations come from the next row, even
+  across an episode's end. The last row has none.
 - antmaze: rows with a timeout are dropped, and a trajectory ends where the observation jumps (as in
   Kostrikov et al. 2021, arXiv 2110.06169).
 
@@ -20,7 +20,8 @@ from offline_data.rows import GOAL, DatasetRows
 from tasks import OWN, Task
 from utils import UserError
 
-# their files have next observations; in the others it is the observation of the next row
+# their files have next observations, except for D4RL's -v0; in the others it is the observation of
+# the next row
 GYM_FAMILIES = ("hopper", "halfcheetah", "walker2d", "ant", OWN)
 # the other families, and maze2d's dense tasks, have dense rewards
 _SPARSE_FAMILIES = ("maze2d", "antmaze")
@@ -115,7 +116,7 @@ def _split_rows(file: DatasetRows, task: Task, terminals: np.ndarray) -> Split:
         timeouts = _corrected(timeouts, terminals, breaks, notices)
     else:
         breaks, notices = find_breaks(file, task, terminals)
-        if task.family == "maze2d" and GOAL in file.arrays:
+        if task.family == "maze2d" and GOAL in file.arrays and file.rows:
             # D4RL's planner never resets the ball
             goals = np.concatenate([block for _, block in file.blocks(GOAL)])
             changes = np.append((goals[1:] != goals[:-1]).any(axis=1), False)
@@ -152,12 +153,15 @@ def _corrected(
 ) -> np.ndarray:
     """Timeouts with the unflagged breaks, and without those that are misplaced.
 
-    Timeouts are misplaced if episodes continue after them and end elsewhere without a flag.
+    Timeouts are misplaced if episodes continue after them and end elsewhere without a flag. As this
+    is systematic, it concerns at least half of the timeouts; an episode may also begin where the
+    last one ended.
     """
     unflagged = breaks & ~timeouts & ~terminals
-    doubtful = timeouts & ~terminals & ~breaks
-    doubtful[-1:] = False  # no next row to judge by
-    if 0 < doubtful.sum() <= 2 * unflagged.sum():
+    judged = timeouts & ~terminals
+    judged[-1:] = False  # no next row to judge by
+    doubtful = judged & ~breaks
+    if 0 < judged.sum() <= 2 * doubtful.sum() and doubtful.sum() <= 2 * unflagged.sum():
         timeouts = timeouts & ~doubtful
         notices.append(f"ignored timeouts: {doubtful.sum():,}; the episode continues after them")
     return timeouts | unflagged

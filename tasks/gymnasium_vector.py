@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -22,12 +23,13 @@ def spaces_of(task: OwnTask, where: str) -> Spaces:
     """The spaces of a task's environment.
 
     Raises:
-        UserError: it cannot be made, or its spaces are not flat, continuous and, for actions,
-            bounded.
+        UserError: it cannot be made or reset, or its spaces are not flat, continuous and, for
+            actions, bounded.
     """
     env = _make(task, None, where)
     spaces = _checked_spaces(env, where)
-    env.close()
+    _seed(env, 0, where)
+    _close(env)
     return spaces
 
 
@@ -44,10 +46,46 @@ def _make(task: OwnTask, render_mode: str | None, where: str) -> gymnasium.Env[A
             what, max_episode_steps=-1, disable_env_checker=True, **mode, **task.kwargs
         )
     except Exception as error:  # an environment may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(".")
         advice = "; its module must be on PYTHONPATH" if isinstance(error, ImportError) else ""
-        raise UserError(f"{where}: {name} cannot be made ({reason}){advice}") from None
+        raise UserError(f"{where}: {name} cannot be made ({_reason(error)}){advice}") from None
     return env
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(".")
+
+
+def _seed(env: gymnasium.Env[Any, Any], seed: int, where: str) -> None:
+    """Seed all generators, so that the first reset equals `reset(seed=seed)`."""
+    try:
+        obs, _ = env.reset(seed=seed)
+    except Exception as error:
+        raise UserError(f"{where}: reset raised {_reason(error)}; fix the environment") from None
+    if np.shape(obs) != env.observation_space.shape:
+        raise UserError(
+            f"{where}: reset returns an observation of shape {np.shape(obs)}, but "
+            f"observation_space has {env.observation_space.shape}; fix the environment"
+        )
+    _set_generator(env, seeding.np_random(seed)[0], where)
+
+
+def _set_generator(
+    env: gymnasium.Env[Any, Any], generator: np.random.Generator, where: str
+) -> None:
+    try:
+        env.unwrapped.np_random = generator
+        kept = env.unwrapped.np_random is generator
+    except Exception:
+        kept = False
+    if not kept:
+        raise UserError(
+            f"{where}: np_random cannot be set to a NumPy generator; use the one of gymnasium.Env"
+        )
+
+
+def _close(env: gymnasium.Env[Any, Any]) -> None:
+    with contextlib.suppress(Exception):  # nothing depends on it any more
+        env.close()
 
 
 def _checked_spaces(env: gymnasium.Env[Any, Any], where: str) -> Spaces:
@@ -74,7 +112,7 @@ class GymnasiumEnv:
 
     Attributes:
         success: Whether the current episode is a success so far, by "success" or "is_success" of
-            the info; None if the environment does not report it.
+            the info; None if it has not reported either.
         diverged: Always False.
         dt: Seconds per step in videos.
     """
@@ -82,11 +120,11 @@ class GymnasiumEnv:
     diverged = False
 
     def __init__(self, task: OwnTask, render_mode: str | None) -> None:
-        where = f"task {task.name}"
-        self.env = _make(task, render_mode, where)
-        if _checked_spaces(self.env, where) != task.spaces:
+        self._where = f"task {task.name}"
+        self.env = _make(task, render_mode, self._where)
+        if _checked_spaces(self.env, self._where) != task.spaces:
             raise UserError(
-                f"{where}: the spaces of its environment have changed: observations "
+                f"{self._where}: the spaces of its environment have changed: observations "
                 f"{self.env.observation_space}, actions {self.env.action_space}; start a new run"
             )
         self._low, high = (np.array(end) for end in task.action_bounds)
@@ -101,12 +139,11 @@ class GymnasiumEnv:
 
     @np_random.setter
     def np_random(self, generator: np.random.Generator) -> None:
-        self.env.unwrapped.np_random = generator
+        _set_generator(self.env, generator, self._where)
 
     def seed(self, seed: int) -> None:
         """Seed all generators, so that the first reset equals `reset(seed=seed)`."""
-        self.env.reset(seed=seed)
-        self.np_random, _ = seeding.np_random(seed)
+        _seed(self.env, seed, self._where)
 
     def reset(self) -> tuple[np.ndarray, dict[str, Any]]:
         self.success = None
@@ -135,13 +172,14 @@ class GymnasiumEnv:
             raise UserError(f"the environment cannot render ({reason})") from None
 
     def close(self) -> None:
-        self.env.close()
+        _close(self.env)
 
 
 class GymnasiumVector(EnvVector):
     """An `EnvVector` of the environment of a task file."""
 
     task: OwnTask
+    _reports_success = False
 
     def __init__(self, task: OwnTask, seeds: Sequence[int], render_mode: str | None = None) -> None:
         super().__init__(task, seeds, render_mode)
@@ -151,3 +189,13 @@ class GymnasiumVector(EnvVector):
 
     def _make(self) -> GymnasiumEnv:
         return GymnasiumEnv(self.task, self._render_mode)
+
+    def success(self) -> np.ndarray | None:
+        """(num_envs,) bool: whether each current episode is a success so far.
+
+        None until an environment has reported one way or the other; some only report a success,
+        or report in the last step.
+        """
+        successes = [env.success for env in self.envs]
+        self._reports_success |= any(success is not None for success in successes)
+        return np.array(successes, bool) if self._reports_success else None

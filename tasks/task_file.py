@@ -97,7 +97,7 @@ class OwnTask(Task):
 
 
 def read_task_file(path: Path) -> OwnTask:
-    """Read a task file; makes the environment once, to know its spaces.
+    """Read a task file; makes and resets the environment once, to know its spaces.
 
     Raises:
         UserError: the file is not a valid task, or the environment does not suit.

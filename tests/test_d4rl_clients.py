@@ -75,6 +75,7 @@ if __name__ == "__main__":
                    d4rl.get_normalized_score(NAME, REF_MIN_SCORE[NAME])],
         "returned": d4rl.reverse_normalized_score(NAME, 1.0),
         "url": DATASET_URLS[NAME] == env.dataset_url,
+        "files": [env.dataset_filepath, maze.dataset_filepath],
         "rows": [len(dataset["rewards"]), len(transitions["rewards"]),
                  len(d4rl.qlearning_dataset(env)["rewards"])],
         "episodes": sum(1 for _ in d4rl.sequence_dataset(env)),
@@ -111,6 +112,10 @@ def test_a_client_runs_unchanged(tmp_path):
         "scores": [1.0, TASKS[NAME].ref_min_score, 0.0],
         "returned": TASKS[NAME].ref_max_score,
         "url": True,
+        "files": [
+            str(tmp_path / name)
+            for name in ("hopper_medium-v2.hdf5", "maze2d-umaze-sparse-v1.hdf5")
+        ],
         "rows": [100, 99, 99 - int(arrays["timeouts"][:-1].sum())],
         "episodes": int(ends.sum()),
         "workers": [True, False],

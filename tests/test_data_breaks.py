@@ -101,6 +101,19 @@ def test_misplaced_timeouts_are_corrected(tmp_path, name, misplace):
     assert "unflagged" in about_flags(got)[0]
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_missing_timeout_does_not_make_others_doubtful(tmp_path, name):
+    task = get_task(name)
+    arrays = recording(task)
+    arrays["observations"][20:51] -= 1  # the second episode begins where the first one ended
+    want = load(tmp_path, task, arrays)
+    arrays["timeouts"][83] = False
+    got = load(tmp_path, task, arrays)
+    assert_same(got, want)
+    (notice,) = about_flags(got)
+    assert notice.startswith("unflagged episode ends: 1; split where ")
+
+
 @pytest.mark.parametrize("name", [*NAMES, "maze2d-umaze-v1"])
 def test_exports_of_qlearning_dataset_have_the_same_episodes(tmp_path, name):
     task = get_task(name)

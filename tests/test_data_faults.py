@@ -116,9 +116,16 @@ def test_all_missing_arrays_are_listed(path):
     assert "images" in message
 
 
-def test_only_gym_tasks_require_next_observations(path, tmp_path, arrays):
+def test_only_gym_tasks_after_v0_require_next_observations(path, tmp_path, arrays):
+    task = get_task("hopper-medium-v0")
+    want = load_dataset(write(path, arrays), task).final_observations  # used if present
+    np.testing.assert_array_equal(want, load_dataset(path, HOPPER).final_observations)
     del arrays["next_observations"]
     assert "no next_observations" in fault(write(path, arrays))
+    data = load_dataset(path, task)
+    rows = [np.flatnonzero((arrays["observations"] == o).all(1)).item() for o in data.observations]
+    ends = np.array(rows)[np.cumsum(data.lengths) - 1]
+    np.testing.assert_array_equal(data.final_observations, arrays["observations"][ends + 1])
     task = get_task("pen-human-v1")
     load_dataset(write(tmp_path / "pen-human-v1.hdf5", random_arrays(task, 60, 5)), task)
 
@@ -190,7 +197,7 @@ def test_opposite_infinities_and_float64_beyond_float32(path, arrays):
 
 def test_actions_out_of_range(path, arrays, caplog):
     arrays["actions"][21, 1] = -30
-    assert "row 21 reaches 30" in fault(write(path, arrays))
+    assert "actions must be in [-1, 1], but row 21 has -30; scale" in fault(write(path, arrays))
     arrays["actions"][21, 1] = -1.2
     with caplog.at_level(logging.WARNING):
         load_dataset(write(path, arrays), HOPPER)
@@ -216,8 +223,12 @@ def test_no_complete_trajectory(path):
 @pytest.mark.parametrize("name", ["antmaze-umaze-v2", "maze2d-open-v0"])
 def test_too_short_for_a_next_observation(tmp_path, name, rows):
     task = get_task(name)
-    path = write(tmp_path / f"{name}.hdf5", random_arrays(task, rows, 5, 1.0))
-    assert "no complete trajectory" in fault(path, task)
+    arrays = random_arrays(task, rows, 5, 1.0)
+    path = tmp_path / f"{name}.hdf5"
+    assert "no complete trajectory" in fault(write(path, arrays), task)
+    del arrays["timeouts"]
+    arrays["infos/goal"] = np.zeros((rows, 2))
+    assert "no complete trajectory" in fault(write(path, arrays), task)
 
 
 def test_other_files_are_not_read(path, arrays, tmp_path):

@@ -338,7 +338,7 @@ class TestTraining:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max_training_steps", "0"], "--max_training_steps 0: must be at least 1"),
+        (["--max_training_steps", "0"], "--max_training_steps 0: must be in [1, 4294967295]"),
         (["--only", REPLAY, "--steps", "9"], f"--steps: {REPLAY} has one row per training step"),
     ],
 )

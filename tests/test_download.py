@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from d4rl_envs import download as fetch
+from d4rl_envs.errors import DamagedFile
 from utils import UserError
 
 CONTENT = bytes(i * 7 % 251 for i in range(700_000))
@@ -246,6 +247,7 @@ def test_temporary_errors_are_retried(server, path):
     server.statuses = [503, 429]
     get(server, path)
     assert path.read_bytes() == CONTENT
+    path.unlink()
     server.statuses = [503] * 3
     with pytest.raises(fetch.Unreachable, match=r"HTTP 503 .*3 attempts"):
         get(server, path)
@@ -259,14 +261,49 @@ def test_unreachable_server(server, path):
     assert "\n" not in str(error.value)
 
 
-def test_file_that_fails_the_check_is_discarded(server, path):
+def test_damaged_file_is_discarded(server, path):
     def refuse(part: Path) -> None:
         assert part.read_bytes() == CONTENT
-        raise UserError("not a dataset")
+        raise DamagedFile("not a dataset")
 
     with pytest.raises(UserError, match="not a dataset"):
         get(server, path, refuse)
     assert not any(path.parent.iterdir())
+
+
+def test_a_second_process_waits_and_finds_the_file(server, path):
+    path.with_name("file.hdf5.part.lock").touch()  # as a killed process leaves it
+    checking, checked = threading.Event(), threading.Event()
+
+    def check(part: Path) -> None:
+        checking.set()
+        assert checked.wait(20)
+
+    first, second = (threading.Thread(target=get, args=(server, path, check)) for _ in range(2))
+    first.start()
+    assert checking.wait(20)
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    checked.set()
+    first.join()
+    second.join()
+    assert len(server.requests) == 1
+    assert path.read_bytes() == CONTENT
+    assert only(path)
+
+
+def test_a_second_process_resumes_after_the_first_one_failed(server, path):
+    server.cuts = [250_000, 0, 0]
+    with fetch._one_process(path):
+        second = threading.Thread(target=get, args=(server, path))
+        second.start()
+        with pytest.raises(fetch.Unreachable):
+            fetch._fetch(server.url, path, no_check, 3, 0.001)
+    second.join()
+    assert server.requests[-1]["Range"] == "bytes=250000-"
+    assert path.read_bytes() == CONTENT
+    assert only(path)
 
 
 def test_folder_that_cannot_be_written(server, path):

@@ -78,8 +78,10 @@ def test_help_lists_the_datasets(script, capsys):
             f"--only pen-human-v1: not one of {GYM}'s datasets; use download_advanced.py",
         ),
         (["--steps", "100"], "--steps: only for generated datasets; add --source generate"),
-        (["--steps", "0", "--source", "generate"], "--steps 0: must be at least 1"),
-        (["--seed", "-1"], "--seed -1: must not be negative"),
+        (["--steps", "0", "--source", "generate"], "--steps 0: must be in [1, 4294967295]"),
+        (["--seed", "-1"], "--seed -1: must be in [0, 4294967295]"),
+        (["--seed", f"{10**30}", "--source", "generate"], f"--seed {10**30}: must be in [0, "),
+        (["--steps", f"{10**20}", "--source", "generate"], f"--steps {10**20}: must be in [1, "),
     ],
 )
 def test_invalid_options(tmp_path, capsys, options, message):
@@ -230,7 +232,7 @@ class TestPublished:
         write(server / f"{NAME}.hdf5", random_arrays(get_task(NAME), 300, 1))
         assert run(GYM, "--only", "hopper-random-v2", "--only", NAME, folder=tmp_path) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "404" in line
+        assert "404" in line and "try again" not in line
         assert "--source generate --only hopper-random-v2" in line
         assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.hdf5"]
 
@@ -238,13 +240,14 @@ class TestPublished:
         ("content", "message"),
         [
             ("page", "not an HDF5 file"),
+            ("truncated", "truncated"),
             ("other sizes", "dataset of another task"),
             ("few rows", "200 rows, but the published dataset has about 290"),
             ("many rows", "400 rows, but the published dataset has about 290"),
             ("no rewards", "no rewards in this file"),
         ],
     )
-    def test_wrong_content_is_discarded(self, server, tmp_path, capsys, content, message):
+    def test_only_damaged_files_are_discarded(self, server, tmp_path, capsys, content, message):
         path = server / f"{NAME}.hdf5"
         if content == "page":
             path.write_text("<html>moved</html>")
@@ -255,11 +258,20 @@ class TestPublished:
             if content == "no rewards":
                 del arrays["rewards"]
             write(path, arrays)
-        assert run(GYM, "--only", NAME, folder=tmp_path) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert message in line
-        assert f"put a copy at {tmp_path / path.name}" in line
-        assert not any(tmp_path.iterdir())
+        if content == "truncated":
+            os.truncate(path, 5000)
+        part = tmp_path / f"{path.name}.part"
+        for _ in range(2):  # the second time without a download
+            assert run(GYM, "--only", NAME, folder=tmp_path) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert message in line
+            assert f"put a copy at {tmp_path / path.name}" in line
+            damaged = content in ("page", "truncated")
+            assert ("try again later" in line) == damaged
+            assert (f"kept as {part}, delete it to download it again" in line) != damaged
+            assert part.exists() != damaged
+            if not damaged:
+                path.unlink(missing_ok=True)
 
     def test_unreachable_server_is_reported_once(self, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr("d4rl_envs.download.time.sleep", lambda _: None)
@@ -276,5 +288,11 @@ class TestPublished:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("data_sources.command.download", stop)
-        assert run(GYM, folder=tmp_path) == 130
-        assert "run the same command again" in capsys.readouterr().err
+        monkeypatch.setattr("data_sources.command.generate", stop)
+        for options, effect in (
+            ([], "resume"),
+            (["--only", NAME, "--source", "generate"], "resume"),
+            (["--only", "hopper-random-v2", "--source", "generate"], "start this dataset over"),
+        ):
+            assert run(GYM, *options, folder=tmp_path) == 130
+            assert f"run the same command again to {effect}\n" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_wrong_shapes(path, made):
 
 def test_values_are_checked_like_those_of_hdf5(path, made):
     made[0]["actions"][0, 0] = 30
-    assert "row 0 reaches 30" in fault(path, made)
+    assert "row 0 has 30" in fault(path, made)
     made[0]["actions"][0, 0] = 0
     made[1]["next_observations"][0] = np.nan
     row = len(made[0]["rewards"])

@@ -150,6 +150,8 @@ def test_summary_of_known_scores():
     assert result["normalized_score"] == pytest.approx(40.0)
     assert result["success_rate"] == 0.25
     assert result["return_mean"] == pytest.approx(100 * result["training_return_mean"])
+    episodes[0].success = None  # of other environments, which reported nothing
+    assert summarise(episodes, get_task("pen-human-v1"))["success_rate"] == 0.25
 
 
 def test_video(folder, capsys):

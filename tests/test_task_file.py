@@ -246,12 +246,79 @@ def test_truncation_success_and_exceptions(tmp_path, monkeypatch):
     assert ends == [False, False, True]
     assert vector.success() == [True]
     vector.reset()
-    assert vector.success() is None
     assert vector.step(np.zeros((1, 1)))[2] == [True]
     assert vector.faulted == [True]
+    assert vector.success() == [False]
 
 
-def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys):
+class OldGym(Fragile):
+    def reset(self):  # type: ignore[override]
+        return np.zeros(2)
+
+
+class NoInfo(Fragile):
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2)
+
+
+class Offline(Fragile):
+    def reset(self, *, seed=None, options=None):
+        raise ConnectionError("no simulator\nat port 1")
+
+
+class OwnGenerator(Fragile):
+    @property  # type: ignore[misc]
+    def np_random(self):
+        return np.random.RandomState(0)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2), {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (OldGym, "reset raised TypeError: "),
+        (NoInfo, "reset returns an observation of shape ()"),
+        (Offline, "reset raised ConnectionError: no simulator at port 1; fix"),
+        (OwnGenerator, "np_random cannot be set to a NumPy generator; use"),
+    ],
+)
+def test_an_environment_that_cannot_be_reset_is_refused(tmp_path, monkeypatch, kind, message):
+    monkeypatch.setattr(gymnasium, "Broken", Fragile, raising=False)
+    path = write_task(tmp_path, environment=None, entry_point="gymnasium:Broken")
+    task = read_task_file(path)
+    monkeypatch.setattr(gymnasium, "Broken", kind)
+    path.write_text(path.read_text() + " ")
+    for attempt in (lambda: read_task_file(path), lambda: make_vector(task, [0])):
+        with pytest.raises(UserError) as error:
+            attempt()
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_an_environment_that_cannot_be_closed_is_no_fault(tmp_path, monkeypatch):
+    def close(_):
+        raise RuntimeError("closed already")
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.PendulumEnv.close", close)
+    make_vector(read_task_file(write_task(tmp_path)), [0]).close()
+
+
+def test_an_episode_without_a_report_is_no_success(tmp_path):
+    """Some environments report only successes, or only in the last step."""
+    vector = make_vector(read_task_file(write_task(tmp_path)), [0, 1])
+    vector.reset()
+    assert vector.success() is None
+    step = vector.envs[1].env.step
+    vector.envs[1].env.step = lambda action: (*step(action)[:4], {"success": True})
+    vector.step(np.zeros((2, 1)))
+    np.testing.assert_array_equal(vector.success(), [False, True])
+    vector.reset()
+    np.testing.assert_array_equal(vector.success(), [False, False])
+
+
+def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys, caplog):
     arrays = recorded()
     path, task = write(tmp_path / "a.hdf5", arrays), read_task_file(write_task(tmp_path))
     data = load_dataset(path, task)
@@ -266,8 +333,13 @@ def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys):
     path = write(tmp_path / "wide.hdf5", wide)
     message = refusal(capsys, main([*flags, "--dataset", str(path)]))
     assert "pendulum has 3 observation and 1 action entries, this file 3 and 2" in message
-    path = write(tmp_path / "large.hdf5", arrays | {"actions": 30 * arrays["actions"]})
-    assert "actions must be in [-1, 1]" in refusal(capsys, main([*flags, "--dataset", str(path)]))
+    arrays["actions"][7], arrays["actions"][9] = -2.5, 50
+    path = write(tmp_path / "large.hdf5", arrays)
+    message = refusal(capsys, main([*flags, "--dataset", str(path)]))
+    assert "actions must be in [-2, 2], but row 9 has 50; scale" in message
+    arrays["actions"][9] = 0
+    load_dataset(write(path, arrays), task)
+    assert "actions outside [-2, 2] in 1 rows" in caplog.text
 
 
 def test_an_online_run_without_data_resumes_without_the_file(tmp_path, capsys, monkeypatch):
