@@ -8,11 +8,9 @@ ranges or the file has changed. One process at a time downloads a file; others w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import json
 import logging
-import os
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from d4rl_envs.errors import DamagedFile, UserError
@@ -70,31 +69,20 @@ def download(
 
 @contextlib.contextmanager
 def _one_process(path: Path) -> Iterator[None]:
-    """Hold the lock of a file's download; without one on a file system that has none."""
-    lock = path.with_name(f"{path.name}.part.lock")
-    while True:
-        try:
-            file = lock.open("a")
-        except OSError as error:
-            raise UserError(f"{lock}: cannot be written ({error.strerror})") from None
-        with file:
-            with contextlib.suppress(OSError):
-                _wait(file.fileno(), path)
-            if os.fstat(file.fileno()).st_nlink == 0:
-                continue  # removed by the process that had the lock
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
-
-
-def _wait(descriptor: int, path: Path) -> None:
+    """Hold the lock of a file's download."""
+    lock = FileLock(path.with_name(f"{path.name}.part.lock"), fallback_to_soft=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(0)
+    except Timeout:
         _logger.warning("%s: another process is downloading it; waiting", path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock.acquire()
+    except OSError:
+        pass  # a file system without locks; a folder that is not writable is reported below
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _fetch(

@@ -199,3 +199,15 @@ class GymnasiumVector(EnvVector):
         successes = [env.success for env in self.envs]
         self._reports_success |= any(success is not None for success in successes)
         return np.array(successes, bool) if self._reports_success else None
+
+    def rng_states(self) -> list[dict[str, Any]]:
+        """As for other tasks, and whether a success was reported."""
+        about = {"reports_success": self._reports_success}
+        return [state | about for state in super().rng_states()]
+
+    def set_rng_states(self, states: Sequence[dict[str, Any]]) -> None:
+        # older checkpoints lack it
+        self._reports_success = any(state.get("reports_success") for state in states)
+        super().set_rng_states(
+            [{k: x for k, x in state.items() if k != "reports_success"} for state in states]
+        )

@@ -44,7 +44,7 @@ def test_wheel_has_the_environments_alone(wheel):
     assert names == {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     assert wheel.stat().st_size < 200_000
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra)", metadata, flags=re.MULTILINE)
-    assert sorted(required) == ["gymnasium", "h5py", "mujoco", "numpy", "tqdm"]
+    assert sorted(required) == ["filelock", "gymnasium", "h5py", "mujoco", "numpy", "tqdm"]
     assert "# D4RL without mujoco-py" in metadata
 
 

@@ -307,7 +307,8 @@ def test_an_environment_that_cannot_be_closed_is_no_fault(tmp_path, monkeypatch)
 
 def test_an_episode_without_a_report_is_no_success(tmp_path):
     """Some environments report only successes, or only in the last step."""
-    vector = make_vector(read_task_file(write_task(tmp_path)), [0, 1])
+    task = read_task_file(write_task(tmp_path))
+    vector = make_vector(task, [0, 1])
     vector.reset()
     assert vector.success() is None
     step = vector.envs[1].env.step
@@ -316,6 +317,9 @@ def test_an_episode_without_a_report_is_no_success(tmp_path):
     np.testing.assert_array_equal(vector.success(), [False, True])
     vector.reset()
     np.testing.assert_array_equal(vector.success(), [False, False])
+    resumed = make_vector(task, [0, 1])
+    resumed.set_rng_states(json.loads(json.dumps(vector.rng_states())))
+    np.testing.assert_array_equal(resumed.success(), [False, False])
 
 
 def test_actions_of_a_dataset_are_scaled_and_others_refused(tmp_path, capsys, caplog):
