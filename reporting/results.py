@@ -18,7 +18,7 @@ from evaluation import headline
 from get_args import flags_with
 from reporting.curves import SCORE, read_rows
 from reporting.intervals import bootstrap, mean_over_runs
-from reporting.runs import RunResult
+from reporting.runs import NOT_COMPARED, RunResult
 from reporting.style import order_methods
 from reporting.tables import Table, format_interval, words
 from run.config import last_session
@@ -49,15 +49,20 @@ def kept_files(run: RunResult) -> dict[str, str]:
         {name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in row.items()}
         for row in rows
     )
-    text = json.dumps(_without_places(config), indent=1)
+    text = json.dumps(_without_places(run, config), indent=1)
     return {CONFIG_FILE: f"{text}\n", METRICS_CSV_FILE: table.getvalue()}
 
 
-def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without the paths and the description of its machine."""
+def _without_places(run: RunResult, config: dict[str, Any]) -> dict[str, Any]:
+    """A run's record without the folders and the description of its machine."""
     config = config | {k: x for k, x in last_session(config).items() if k in ("ended", "outcome")}
-    places = flags_with("path")
-    settings = {name: x for name, x in config["settings"].items() if name not in places}
+    paths = flags_with("path")
+    settings = {
+        name: x
+        for name, x in run.settings.items()
+        # a data set or a policy is kept by its name
+        if name not in paths or (x and name not in NOT_COMPARED)
+    }
     return {"settings": settings} | {name: config[name] for name in _FACTS if name in config}
 
 

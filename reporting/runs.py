@@ -32,7 +32,7 @@ from utils import UserError, json_object
 # in addition to the states of run/state.py and sweeps/state.py: metrics.jsonl is unreadable
 DAMAGED = "damaged"
 # flags that identify a run or do not change its numbers
-_NOT_COMPARED = {*flags_with("per_run"), *flags_with("same_numbers"), "delayed_reward"}
+NOT_COMPARED = {*flags_with("per_run"), *flags_with("same_numbers"), "delayed_reward"}
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             recorded = json.dumps(config["task"], sort_keys=True).encode()
             digest = hashlib.sha256(recorded).hexdigest()[:6]
             settings = settings | {"task_file": f"{own.name} {digest}"}
+        settings |= _short_paths(settings, config["fingerprint"] or {})
         mean = "mean_normalized_score" if task.scored else "mean_return"
         offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(
@@ -223,6 +224,18 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
         return replace(run, state=DAMAGED, note=note)
+
+
+def _short_paths(settings: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> dict[str, str]:
+    """The paths that change a run's numbers as file name and checksum, without folders."""
+    short = {}
+    for name in set(flags_with("path")) - NOT_COMPARED:
+        path = settings.get(name, "")
+        if Path(path).is_absolute():
+            data = fingerprint.get("sha256") if name == "dataset" else None
+            digest = data or hashlib.sha256(path.encode()).hexdigest()
+            short[name] = f"{Path(path).name} {digest[:6]}"
+    return short
 
 
 def _reason(error: Exception) -> str:
@@ -318,12 +331,13 @@ def _separate_settings(runs: Sequence[RunResult]) -> tuple[list[RunResult], list
 
 def _value(settings: Mapping[str, Any], name: str) -> Any:
     # runs of a version without the flag behave as with its default
-    return settings.get(name, FLAGS[name].default)
+    value = settings.get(name, FLAGS[name].default)
+    return "unset" if value == "" else value
 
 
 def differing_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The flags that change a run's numbers and do not have the same value everywhere."""
-    names = [name for name in FLAGS if name not in _NOT_COMPARED]
+    names = [name for name in FLAGS if name not in NOT_COMPARED]
     return [name for name in names if len({str(_value(each, name)) for each in settings}) > 1]
 
 

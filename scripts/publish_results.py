@@ -31,17 +31,17 @@ def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
         UserError: there are no finished runs, or a file cannot be written.
     """
     runs, warnings = read_runs(run_folders(folders))
-    for line in warnings:
-        print(f"warning: {line}", file=sys.stderr)
     for run in runs:
         folder = out / run.task / run.method / f"seed{run.seed}"
         if run.counts and folder.resolve() != run.folder.resolve():
             for name, content in kept_files(run).items():
                 write_output(folder / name, content.encode())
-    kept, _ = read_runs(run_folders([out]))
+    kept, kept_warnings = read_runs(run_folders([out]))
     write_output(out / "table.md", to_markdown(results_table(kept)).encode())
     if figure is not None:
         save_figure(learning_curves(kept, styles([run.method for run in kept])), figure)
+    for line in dict.fromkeys([*warnings, *kept_warnings]):
+        print(f"warning: {line}", file=sys.stderr)
     print(f"{len(kept)} runs in {out}")
     print(to_markdown(results_table(kept)), end="")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reporting.results import final_score, results_table
-from reporting.runs import read_runs, run_folders
+from reporting.runs import read_run, read_runs, run_folders
 from reporting.tables import to_markdown
 from scripts import publish_results
 from tests.commands import as_command
@@ -64,6 +64,28 @@ def test_kept_settings_name_no_folder_of_the_machine(runs: Path, tmp_path: Path)
         assert "command" not in config and "platform" not in config
         assert not {"data_dir", "run_dir", "save_dir"} & set(config["settings"])
         assert str(tmp_path) not in path.read_text() and str(ROOT) not in path.read_text()
+
+
+def test_kept_runs_on_other_inputs_stay_separate_methods(tmp_path: Path, capsys) -> None:
+    """Data sets and policies are told apart without their folders."""
+    runs, out = tmp_path / "runs", tmp_path / "kept"
+    for number, (flag, value) in enumerate(
+        [("dataset", "/scratch/me/other.hdf5"), ("dataset", "minari:a/b-v0"), ("dataset", ""),
+         ("jump_start_guide", "/scratch/a/seed1"), ("jump_start_guide", "/scratch/b/seed1")]
+    ):  # fmt: skip
+        given = settings("ODT", TASK, 1) | {flag: value}
+        finished_run(runs / str(number), 5.0, [9.0 * number], **given)
+    methods = sorted(run.method for run in read_runs(run_folders([runs]))[0])
+    assert len(set(methods)) == 5 and not any("/scratch" in method for method in methods)
+    assert sum("(dataset unset, jump_start_guide seed1 " in method for method in methods) == 2
+    assert main([str(runs), "--out", str(out)]) == 0
+    assert sorted(run.method for run in read_runs(run_folders([out]))[0]) == methods
+    assert capsys.readouterr().err.count("warning: ODT: runs differ in --dataset, --jump_") == 1
+    assert not any("scratch" in path.read_text() for path in out.rglob("config.json"))
+    config = json.loads((runs / "0" / "config.json").read_text())
+    config["fingerprint"]["sha256"] = "abcdef" + "0" * 58
+    (runs / "0" / "config.json").write_text(json.dumps(config))
+    assert read_run(runs / "0").settings["dataset"] == "other.hdf5 abcdef"
 
 
 def test_lead_has_an_interval_and_needs_three_seeds(runs: Path) -> None:
