@@ -32,7 +32,8 @@ def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
     """
     runs, warnings = read_runs(run_folders(folders))
     for run in runs:
-        folder = out / run.task / run.method / f"seed{run.seed}"
+        # some values in labels contain a slash
+        folder = out / run.task / run.method.replace("/", "_") / f"seed{run.seed}"
         if run.counts and folder.resolve() != run.folder.resolve():
             for name, content in kept_files(run).items():
                 write_output(folder / name, content.encode())

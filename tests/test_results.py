@@ -82,6 +82,8 @@ def test_kept_runs_on_other_inputs_stay_separate_methods(tmp_path: Path, capsys)
     assert sorted(run.method for run in read_runs(run_folders([out]))[0]) == methods
     assert capsys.readouterr().err.count("warning: ODT: runs differ in --dataset, --jump_") == 1
     assert not any("scratch" in path.read_text() for path in out.rglob("config.json"))
+    # minari:a/b-v0 is one folder too
+    assert len(list(out.glob("*/*/seed1/config.json"))) == 5
     config = json.loads((runs / "0" / "config.json").read_text())
     config["fingerprint"]["sha256"] = "abcdef" + "0" * 58
     (runs / "0" / "config.json").write_text(json.dumps(config))
