@@ -10,6 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,12 @@ from evaluation import headline
 from get_args import flags_with
 from reporting.curves import SCORE, read_rows
 from reporting.intervals import bootstrap, mean_over_runs
-from reporting.runs import NOT_COMPARED, RunResult
+from reporting.runs import NOT_COMPARED, RunResult, differing_flags, read_run
 from reporting.style import order_methods
 from reporting.tables import Table, format_interval, words
 from run.config import last_session
 from run.files import CONFIG_FILE, METRICS_CSV_FILE
-from utils import json_object
+from utils import UserError, json_object
 
 OURS = "TD3+ODT"
 # evaluations at the end of a run whose mean is its final score
@@ -33,6 +34,8 @@ _COLUMNS = (
     "evaluation/normalized_score_se", "evaluation/raw_return_mean", "evaluation/length_mean_gm",
     "evaluation/success_rate", "training/sup_loss", "training/rl_loss", "training/Q_mean",
 )  # fmt: skip
+# a run trained further is still the same run
+_BUDGET = ("max_online_iters", "max_online_transitions")
 _FACTS = ("method", "recurrent", "started", "python", "threads", "gpu", "packages", "git", "engine",
           "fingerprint", "task", "ended", "outcome")  # fmt: skip
 
@@ -51,6 +54,21 @@ def kept_files(run: RunResult) -> dict[str, str]:
     )
     text = json.dumps(_without_places(run, config), indent=1)
     return {CONFIG_FILE: f"{text}\n", METRICS_CSV_FILE: table.getvalue()}
+
+
+def check_place(folder: Path, run: RunResult) -> None:
+    """Check that a folder of kept runs holds no other run than this one, maybe with less training.
+
+    Raises:
+        UserError: it does.
+    """
+    if (folder / CONFIG_FILE).exists():
+        names = differing_flags([read_run(folder).settings, run.settings])
+        if other := [f"--{name}" for name in names if name not in _BUDGET]:
+            raise UserError(
+                f"{folder}: keeps a run with other settings than {run.folder} "
+                f"({', '.join(other)}); choose another --out"
+            )
 
 
 def _without_places(run: RunResult, config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from reporting.tables import to_markdown
 from scripts import publish_results
 from tests.commands import as_command
 from tests.conftest import ROOT
-from tests.report_runs import finished_run, settings
+from tests.report_runs import ended, finished_run, settings
 
 main = as_command(publish_results.main)
 
@@ -88,6 +88,36 @@ def test_kept_runs_on_other_inputs_stay_separate_methods(tmp_path: Path, capsys)
     config["fingerprint"]["sha256"] = "abcdef" + "0" * 58
     (runs / "0" / "config.json").write_text(json.dumps(config))
     assert read_run(runs / "0").settings["dataset"] == "other.hdf5 abcdef"
+
+
+def test_a_kept_run_is_replaced_only_by_the_same_run(tmp_path: Path, capsys) -> None:
+    out, kept = tmp_path / "kept", tmp_path / "kept" / TASK / "ODT" / "seed1"
+    for name, scores, more in (
+        ("first", [9.0], {"max_online_iters": 1}),
+        ("longer", [9.0, 12.0], {"max_online_iters": 2, "device": "cpu"}),
+        ("new", [1.0], {"env": "hopper-medium-v2"}),
+        ("other", [30.0], {"embed_dim": 64}),
+    ):  # fmt: skip
+        finished_run(tmp_path / name, 5.0, scores, **(settings("ODT", TASK, 1) | more))
+    for name, final in (("first", 9.0), ("longer", 12.0)):
+        assert main([str(tmp_path / name), "--out", str(out)]) == 0
+        assert read_run(kept).final == final
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    capsys.readouterr()
+    assert main([str(tmp_path / "new"), str(tmp_path / "other"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {kept}: keeps a run with other settings than {tmp_path / 'other'} (--embed_dim); "
+        "choose another --out\n"
+    )
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_without_a_finished_run_nothing_is_written(tmp_path: Path, capsys) -> None:
+    run = ended(finished_run(tmp_path / "run", 5.0, [9.0]), "stopped")
+    capsys.readouterr()
+    assert main([str(run), "--out", str(tmp_path / "kept")]) == 2
+    assert f"{run}: no run has finished fine-tuning" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
 
 
 def test_lead_has_an_interval_and_needs_three_seeds(runs: Path) -> None:
