@@ -57,6 +57,7 @@ class RunResult:
         started: Start time, ISO 8601.
         exp_name: Name of the experiment.
         sampled: The sampled flags, for a trial of a search.
+        swept_as: The method's name in its sweep; "" without a sweep.
         superseded: Whether another run of the same task, method and seed is used instead.
     """
 
@@ -77,6 +78,7 @@ class RunResult:
     started: str = ""
     exp_name: str = ""
     sampled: Mapping[str, Any] = field(default_factory=dict)
+    swept_as: str = ""
     superseded: bool = False
 
     @property
@@ -153,7 +155,7 @@ def read_runs(folders: Sequence[Path], metric: str = SCORE) -> tuple[list[RunRes
     if not runs:
         raise UserError(f"no readable run: {warnings[0]}")
     warnings += [run.note for run in runs if run.state == DAMAGED]
-    runs, differing = _separate_settings(_name_experiments(_complete_planned(runs)))
+    runs, differing = _separate_settings(_name_variants(_complete_planned(runs)))
     runs = _supersede(runs)
     warnings += differing
     warnings += [
@@ -198,7 +200,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             folder=folder,
             env=task.name,
             delayed_reward=int(settings["delayed_reward"]),
-            method=method + settings["suffix"] + f" {folder.name}" * bool(sampled),
+            method=method + settings["suffix"],
             base=method,
             seed=int(settings["seed"]),
             state=state,
@@ -209,6 +211,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             started=str(config["started"]),
             exp_name=str(settings["exp_name"]),
             sampled=sampled,
+            swept_as=status.method if status else "",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{folder / CONFIG_FILE}: not a run's record ({_reason(error)})") from None
@@ -261,42 +264,45 @@ def _unstarted(folder: Path, status: Status) -> RunResult:
         env, seed = ALIASES.get(status.task, status.task), int(status.seed)
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder / STATUS_FILE}: not a run's record ({_reason(error)})") from None
-    method = status.method + f" {folder.name}" * bool(status.sampled)
     return RunResult(
-        folder, env, 0, method, status.method, seed, status.state, _note("", 0, status),
-        exp_name=status.sweep, sampled=status.sampled,
+        folder, env, 0, status.method, status.method, seed, status.state, _note("", 0, status),
+        exp_name=status.sweep, sampled=status.sampled, swept_as=status.method,
     )  # fmt: skip
 
 
 def _complete_planned(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Give unstarted runs the delay and settings of the started runs of their sweep."""
+    """Give unstarted runs the method, delay and settings of the started runs of their sweep."""
     known: dict[tuple[str, ...], RunResult] = {}
     for run in runs:
         if run.settings:
-            known[run.exp_name, run.env] = known[run.exp_name, run.env, run.method] = run
+            method = run.swept_as or run.method
+            for env in (run.env, ""):
+                known[run.exp_name, env] = known[run.exp_name, env, method] = run
 
     def complete(run: RunResult) -> RunResult:
-        like = known.get((run.exp_name, run.env, run.method))
-        near = like or known.get((run.exp_name, run.env))
-        if run.settings or near is None:
+        if run.settings:
             return run
-        settings = like.settings if like else {}
-        return replace(
-            run, delayed_reward=near.delayed_reward, settings=settings, scored=near.scored
-        )
+        like = known.get((run.exp_name, run.env, run.method))
+        if named := like or known.get((run.exp_name, "", run.method)):
+            run = replace(run, method=named.method, base=named.base)
+        if near := like or known.get((run.exp_name, run.env)):
+            run = replace(run, delayed_reward=near.delayed_reward, scored=near.scored)
+        # each trial of a search has settings of its own
+        return replace(run, settings=like.settings) if like and not run.sampled else run
 
     return [complete(run) for run in runs]
 
 
-def _name_experiments(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Append --exp_name to the methods if there are several experiments."""
+def _name_variants(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Append a trial's folder and, if there are several experiments, --exp_name to the methods."""
     several = len({run.exp_name for run in runs}) > 1
-    return [
-        replace(run, method=f"{run.method} [{run.exp_name}]")
-        if several and run.exp_name not in ("", "default")
-        else run
-        for run in runs
-    ]
+
+    def method(run: RunResult) -> str:
+        trial = f" {run.folder.name}" * bool(run.sampled)
+        named = several and run.exp_name not in ("", "default")
+        return run.method + trial + f" [{run.exp_name}]" * named
+
+    return [replace(run, method=method(run)) for run in runs]
 
 
 def _separate_settings(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:

@@ -181,6 +181,23 @@ def test_planned_runs_have_the_delay_of_their_sweep(tmp_path):
     assert read(tmp_path)[0]["b"].task == "hopper-medium-v2 (delayed 5)"
 
 
+def test_unstarted_runs_have_the_method_of_their_sweep_as_the_started_ones_name_it(tmp_path):
+    """A sweep adds "-small" to the method "small"; --suffix may also be one of its flags."""
+    flags = settings("TD3+ODT", "hopper-medium-v2", 1, exp_name="s", suffix="-small")
+    started = finished_run(tmp_path / "started", 1.0, [2.0], **flags)
+    status(started, state="finished", sweep="s", method="small", seed=1)
+    status(tmp_path / "planned", state="planned", sweep="s", method="small", seed=2)
+    other = {"sweep": "s", "task": "maze2d-umaze-v1"}
+    status(tmp_path / "other", state="planned", method="small", seed=1, **other)
+    status(tmp_path / "none", state="planned", method="big", seed=1, **other)
+    found, warnings = read(tmp_path)
+    assert not warnings and found["planned"].settings and not found["other"].settings
+    assert {name: (run.method, run.base) for name, run in found.items()} == {
+        **dict.fromkeys(("started", "planned", "other"), ("TD3+ODT-small", "TD3+ODT")),
+        "none": ("big", "big"),
+    }
+
+
 def test_folders_are_found_once_and_in_order(tmp_path):
     runs = [tmp_path / "exp" / task / "seed1" / "time" for task in ("b", "a")]
     for run in runs:
