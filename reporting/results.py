@@ -18,8 +18,9 @@ import numpy as np
 from evaluation import headline
 from get_args import flags_with
 from reporting.curves import SCORE, read_rows
+from reporting.differences import NOT_COMPARED, differing_flags
 from reporting.intervals import bootstrap, mean_over_runs
-from reporting.runs import NOT_COMPARED, RunResult, differing_flags, read_run
+from reporting.runs import RunResult, read_run
 from reporting.style import order_methods
 from reporting.tables import Table, format_interval, words
 from run.config import last_session

@@ -18,8 +18,8 @@ from typing import Any
 
 from d4rl_envs.tasks import ALIASES
 from evaluation import RETURN
-from get_args import FLAGS, flags_with
 from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
+from reporting.differences import differing_flags, flag_value, short_paths
 from run.config import describe_origin
 from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 from run.state import FINISHED, run_state
@@ -31,8 +31,6 @@ from utils import UserError, json_object
 
 # in addition to the states of run/state.py and sweeps/state.py: metrics.jsonl is unreadable
 DAMAGED = "damaged"
-# flags that identify a run or do not change its numbers
-NOT_COMPARED = {*flags_with("per_run"), *flags_with("same_numbers"), "delayed_reward"}
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             recorded = json.dumps(config["task"], sort_keys=True).encode()
             digest = hashlib.sha256(recorded).hexdigest()[:6]
             settings = settings | {"task_file": f"{own.name} {digest}"}
-        settings |= _short_paths(settings, config["fingerprint"] or {})
+        settings |= short_paths(settings, config["fingerprint"] or {})
         mean = "mean_normalized_score" if task.scored else "mean_return"
         offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(
@@ -227,18 +225,6 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
         return replace(run, state=DAMAGED, note=note)
-
-
-def _short_paths(settings: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> dict[str, str]:
-    """The paths that change a run's numbers as file name and checksum, without folders."""
-    short = {}
-    for name in set(flags_with("path")) - NOT_COMPARED:
-        path = settings.get(name, "")
-        if Path(path).is_absolute():
-            data = fingerprint.get("sha256") if name == "dataset" else None
-            digest = data or hashlib.sha256(path.encode()).hexdigest()
-            short[name] = f"{Path(path).name} {digest[:6]}"
-    return short
 
 
 def _reason(error: Exception) -> str:
@@ -329,28 +315,10 @@ def _separate_settings(runs: Sequence[RunResult]) -> tuple[list[RunResult], list
         names = differing.get(run.method) if run.settings else None
         if not names:
             return run
-        values = ", ".join(f"{name} {_value(run.settings, name)}" for name in names)
+        values = ", ".join(f"{name} {flag_value(run.settings, name)}" for name in names)
         return replace(run, method=f"{run.method} ({values})")
 
     return [separate(run) for run in runs], warnings
-
-
-def _value(settings: Mapping[str, Any], name: str) -> Any:
-    # runs of a version without the flag behave as with its default
-    value = settings.get(name, FLAGS[name].default)
-    return "unset" if value == "" else value
-
-
-def differing_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The flags that change a run's numbers and do not have the same value everywhere."""
-    names = [name for name in FLAGS if name not in NOT_COMPARED]
-    return [name for name in names if len({str(_value(each, name)) for each in settings}) > 1]
-
-
-def unusual_flags(given: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
-    """The flags that change a run's numbers and differ from `usual`: "--name value ..."."""
-    names = [name for name in differing_flags([given, usual]) if name in given]
-    return " ".join(f"--{name} {given[name]}" for name in names)
 
 
 def _supersede(runs: Sequence[RunResult]) -> list[RunResult]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from reporting.build import build
 from reporting.contents import search_tables
+from reporting.differences import differing_flags
 from reporting.runs import (
     RunResult,
-    differing_flags,
     read_run,
     read_runs,
     run_folders,
