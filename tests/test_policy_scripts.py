@@ -152,6 +152,12 @@ def test_summary_of_known_scores():
     assert result["return_mean"] == pytest.approx(100 * result["training_return_mean"])
 
 
+def test_the_largest_seed_is_that_of_the_last_episode(folder, capsys):
+    assert results(capsys, folder, "--episodes", 1, "--seed", 2**32 - 1)["seed"] == 2**32 - 1
+    code = evaluate([str(folder), "--episodes", "2", "--seed", str(2**32 - 1)])
+    assert "use a number in [0, 4294967294]" in refusal(capsys, code)
+
+
 def test_video(folder, capsys):
     code = evaluate([str(folder), "--video", str(folder.parent / "new" / "a.gif")])
     if (folder.parent / "new" / "a.gif").exists():
