@@ -125,14 +125,22 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(top):
-        below.sort()
+    # links may lead back to a folder above
+    seen: set[Path] = set()
+    for folder, below, files in os.walk(top, followlinks=True):
+        path = Path(folder)
+        if path.resolve() in seen:
+            below.clear()
+            continue
+        seen.add(path.resolve())
+        # links last, so that a run is found in its own place
+        below.sort(key=lambda name: ((path / name).is_symlink(), name))
         if {CONFIG_FILE, STATUS_FILE, METRICS_FILE} & set(files):
             below.clear()
-            status = read_status(Path(folder))
+            status = read_status(path)
             # a shared pretraining is part of the runs that start from it
             if not (status and status.method.startswith(PRETRAINING)):
-                yield Path(folder)
+                yield path
 
 
 def read_runs(folders: Sequence[Path], metric: str = SCORE) -> tuple[list[RunResult], list[str]]:

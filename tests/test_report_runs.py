@@ -208,6 +208,15 @@ def test_folders_are_found_once_and_in_order(tmp_path):
     assert found == [runs[1], runs[0]]
 
 
+def test_links_are_followed_without_going_round(tmp_path):
+    run = finished_run(tmp_path / "elsewhere" / "run", 1.0, [2.0])
+    top = tmp_path / "exp"
+    own = finished_run(top / "z" / "own", 1.0, [2.0])
+    for name, target in (("run", run), ("latest", own), ("loop", top)):
+        (top / name).symlink_to(target)
+    assert run_folders([top]) == [own, top / "run"]
+
+
 @pytest.mark.parametrize("name", ["none", "empty", "file"])
 def test_paths_without_runs_are_rejected_in_one_line(tmp_path, name):
     (tmp_path / "empty").mkdir()
