@@ -31,6 +31,10 @@ from utils import UserError, json_object
 
 # in addition to the states of run/state.py and sweeps/state.py: metrics.jsonl is unreadable
 DAMAGED = "damaged"
+# of status.json
+_RECORD_TYPES = {
+    "sweep": str, "task": str, "method": str, "message": str, "attempts": int, "sampled": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def _walk(top: Path) -> Iterator[Path]:
             below.clear()
             status = read_status(path)
             # a shared pretraining is part of the runs that start from it
-            if not (status and status.method.startswith(PRETRAINING)):
+            if not (status and str(status.method).startswith(PRETRAINING)):
                 yield path
 
 
@@ -178,7 +182,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     Raises:
         UserError: task, method and seed of the run are unknown.
     """
-    status = read_status(folder)
+    status = _sweep_record(folder)
     if status and not (folder / CONFIG_FILE).exists():
         return _unstarted(folder, status)
     try:
@@ -233,6 +237,16 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
         return replace(run, state=DAMAGED, note=note)
+
+
+def _sweep_record(folder: Path) -> Status | None:
+    """A sweep's record of a run, if any, with the types that reports rely on."""
+    status = read_status(folder)
+    for name, kind in _RECORD_TYPES.items() if status else ():
+        value = getattr(status, name)
+        if not isinstance(value, kind):
+            raise UserError(f"{folder / STATUS_FILE}: not a run's record ({name} is {value!r})")
+    return status
 
 
 def _reason(error: Exception) -> str:

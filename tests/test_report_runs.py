@@ -86,6 +86,21 @@ def test_unknown_states_and_seeds_are_rejected(tmp_path, content):
         read_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "field", [{"method": 3}, {"sweep": ["a"]}, {"task": {}}, {"message": 1}, {"attempts": "two"},
+              {"sampled": 5}],
+    ids=str,
+)  # fmt: skip
+def test_runs_with_a_damaged_status_are_skipped_with_a_warning(tmp_path, field):
+    finished_run(tmp_path / "good", 1.0, [2.0])
+    status(tmp_path / "unstarted", state="planned", **field)
+    status(finished_run(tmp_path / "started", 1.0, [2.0], seed=4), state="finished", **field)
+    found, warnings = read(tmp_path)
+    assert list(found) == ["good"]
+    for folder, line in zip(("started", "unstarted"), warnings, strict=True):
+        assert line.startswith(f"{tmp_path / folder / 'status.json'}: not a run's record (")
+
+
 def test_run_that_has_just_started(tmp_path):
     finished_run(tmp_path / "a", None, [])
     for _ in range(2):
