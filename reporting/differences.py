@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from get_args import FLAGS, flags_with
+from run.config import describe_origin
 
 # flags that identify a run or do not change its numbers
 NOT_COMPARED = {*flags_with("per_run"), *flags_with("same_numbers"), "delayed_reward"}
 
 
-def short_paths(settings: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> dict[str, str]:
-    """The paths that change a run's numbers as file name and checksum, without folders."""
-    short = {}
+def comparable_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a config.json, with tasks, data and policies by name instead of folder.
+
+    A checksum follows the name: of the task file's or the data's content, else of the path.
+    """
+    settings, short = config["settings"], {}
     for name in set(flags_with("path")) - NOT_COMPARED:
         path = settings.get(name, "")
         if Path(path).is_absolute():
-            data = fingerprint.get("sha256") if name == "dataset" else None
-            digest = data or hashlib.sha256(path.encode()).hexdigest()
-            short[name] = f"{Path(path).name} {digest[:6]}"
-    return short
+            data = (config["fingerprint"] or {}).get("sha256") if name == "dataset" else None
+            short[name] = f"{Path(path).name} {(data or _checksum(path))[:6]}"
+    if "task" in config:
+        # the file may have changed between runs
+        content = json.dumps(config["task"], sort_keys=True)
+        short["task_file"] = f"{config['task']['name']} {_checksum(content)[:6]}"
+    if origin := config.get("origin"):
+        # runs from different seeds of one pretraining are the same method
+        short["init_from"] = describe_origin(origin, seed=False)
+    return settings | short
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flag_value(settings: Mapping[str, Any], name: str) -> Any:

@@ -6,8 +6,6 @@ has written only status.json so far. Reading a run changes and executes nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections import Counter
@@ -19,7 +17,7 @@ from typing import Any
 from d4rl_envs.tasks import ALIASES
 from evaluation import RETURN
 from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
-from reporting.differences import differing_flags, flag_value, short_paths
+from reporting.differences import comparable_settings, differing_flags, flag_value
 from run.config import describe_origin
 from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 from run.state import FINISHED, run_state
@@ -187,23 +185,20 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
         return _unstarted(folder, status)
     try:
         config = json_object((folder / CONFIG_FILE).read_text())
-        settings, method = config["settings"], config["method"]
-        origin = config.get("origin")
-        if origin:
-            # runs from different seeds of one pretraining are the same method
-            settings |= {"init_from": describe_origin(origin, seed=False)}
+        settings, method, origin = (
+            comparable_settings(config),
+            config["method"],
+            config.get("origin"),
+        )
         state, error_text = run_state(folder, config)
         sampled = status.sampled if status else {}
         if status and status.state == PRUNED:
             state, error_text = PRUNED, status.message
-        own = recorded_task(config["task"], "config") if "task" in config else None
-        task = own or get_task(settings["env"])
-        if own:
-            # the file may have changed between runs
-            recorded = json.dumps(config["task"], sort_keys=True).encode()
-            digest = hashlib.sha256(recorded).hexdigest()[:6]
-            settings = settings | {"task_file": f"{own.name} {digest}"}
-        settings |= short_paths(settings, config["fingerprint"] or {})
+        task = (
+            recorded_task(config["task"], "config")
+            if "task" in config
+            else get_task(settings["env"])
+        )
         mean = "mean_normalized_score" if task.scored else "mean_return"
         offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(
