@@ -328,7 +328,8 @@ def change_table(runs: Sequence[RunResult]) -> Table:
         change = float(np.mean(after) - np.mean(before))
         texts = [
             task, method, len(members), _with_range(before), _with_range(after),
-            "–" if math.isnan(change) else f"{change:+.1f}", f"{higher} of {len(members)}",
+            "–" if math.isnan(change) else f"{change:+.1f}",
+            "–" if math.isnan(change) else f"{higher} of {len(members)}",
         ]  # fmt: skip
         rows.append([words(text) for text in texts])
     columns = ["task", "method", "seeds", "after pretraining", "at the end", "change",

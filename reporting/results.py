@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def results_table(runs: Sequence[RunResult]) -> Table:
 def _scores(runs: Sequence[RunResult]) -> list[str]:
     before = np.array([run.before for run in runs])
     final = np.array([final_score(run) for run in runs])
-    steps = round(float(np.mean([run.online_steps for run in runs])), -3)
+    steps = float(np.mean([run.online_steps for run in runs]))
+    steps = round(steps, -3 if steps >= 10_000 else 0)
     scores = [_with_interval(mean_over_runs, values) for values in (before, final)]
     return [f"{steps:,.0f}", *scores, _with_interval(mean_over_runs, final - before, sign="+")]
 
@@ -130,4 +132,6 @@ def _with_interval(
     statistic: Callable[..., np.ndarray], *samples: np.ndarray, sign: str = ""
 ) -> str:
     mean, low, high = (float(x) for x in bootstrap(samples, statistic))
+    if math.isnan(mean):
+        return "–"
     return " ".join((f"{mean:{sign}.1f}", format_interval(low, high, 1))).strip()

@@ -156,7 +156,7 @@ def test_other_metrics_and_runs_without_pretraining(tmp_path: Path, capsys) -> N
     run = finished_run(tmp_path / "a", None, [10.0, 20.0])
     capsys.readouterr()
     assert main([str(run), "--out", str(tmp_path / "q.svg"), "--metric", "training/Q_mean"]) == 0
-    assert capsys.readouterr().out.endswith("| 1 | – | 1.0 | – | 0 of 1 |\n")
+    assert capsys.readouterr().out.endswith("| 1 | – | 1.0 | – | – |\n")
 
 
 def test_errors_are_one_line(folder: Path, tmp_path: Path, capsys) -> None:

@@ -120,6 +120,12 @@ def test_without_a_finished_run_nothing_is_written(tmp_path: Path, capsys) -> No
     assert not (tmp_path / "kept").exists()
 
 
+def test_short_purely_online_runs_have_steps_and_no_change(tmp_path: Path) -> None:
+    run = read_run(finished_run(tmp_path / "a", None, [10.0, 20.0]))
+    ((*_, steps, before, final, change, _),) = results_table([run]).rows
+    assert [cell.text for cell in (steps, before, final, change)] == ["205", "–", "15.0", "–"]
+
+
 def test_lead_has_an_interval_and_needs_three_seeds(runs: Path) -> None:
     every, _ = read_runs(run_folders([runs]))
     table = results_table(every)
