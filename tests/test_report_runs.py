@@ -267,6 +267,15 @@ def test_runs_with_damaged_metrics_are_listed_and_do_not_count(tmp_path, content
     assert str(bad / "metrics.jsonl") in line and "\n" not in line
 
 
+def test_damage_is_reported_with_its_line(tmp_path):
+    folder = finished_run(tmp_path / "a", 1.0, [2.0])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": no}\n{}\n')
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    expected = f"unreadable (ValueError: line {len(lines) - 1}: Expecting value)"
+    assert read_run(folder).note == f"{folder / 'metrics.jsonl'}: {expected}"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
