@@ -15,7 +15,7 @@ from get_args import Settings
 from policy_export import Policy, load_policy, open_policy, save_policy
 from policy_export.checks import POLICY_SETTINGS
 from policy_export.policy import policy_of_run
-from run.checkpoint import load_best, load_checkpoint, read_file, write_verified
+from run.checkpoint import load_best, load_checkpoint, read_file, state_files, write_verified
 from tasks import TASKS, get_task
 from tests.tiny_runs import DETERMINISTIC, metrics_of, run
 from utils import UserError
@@ -314,6 +314,17 @@ def test_flipped_bits_of_the_weights_are_detected(folder):
 def finished(data_dir, tmp_path, short_horizons):
     assert run(data_dir, tmp_path / "run", *DETERMINISTIC, "--max_online_iters", "1") == 0
     return tmp_path / "run"
+
+
+def test_the_policy_needs_no_collected_trajectories(finished, caplog):
+    for path in (finished / "checkpoints").glob("rows-*.pt"):
+        path.unlink()
+    assert policy_of_run(finished).record["origin"]["iterations"]["online"] == 1
+    newest, before = state_files(finished)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert policy_of_run(finished).record["origin"]["iterations"]["online"] == 0
+    assert f"{newest}: not a readable checkpoint" in caplog.text
+    assert f"; using {before.name} instead" in caplog.text
 
 
 def test_damaged_run_is_rejected(finished):
