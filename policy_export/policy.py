@@ -191,7 +191,7 @@ def _newest_state(run_dir: Path) -> dict[str, Any]:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy to a new folder, atomically.
+    """Write a policy to a new or empty folder, atomically.
 
     Raises:
         UserError: the folder exists and is not empty, or cannot be written.
@@ -207,7 +207,8 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         **policy.record,
     }
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    whole = folder.resolve()
+    part = whole.parent / f".{whole.name}.{os.getpid()}.part"
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists and is not empty; choose a new folder")
@@ -217,7 +218,12 @@ def save_policy(policy: Policy, folder: Path) -> None:
         with atomic_write(part / POLICY_FILE, "w") as file:
             json.dump(plain(description), file, indent=1, allow_nan=False)
             file.write("\n")
-        part.replace(folder)
+        if whole.exists():
+            # the same folder, because a shell may be in it; policy.json last makes it a policy
+            for name in (WEIGHTS_FILE, POLICY_FILE):
+                (part / name).replace(whole / name)
+        else:
+            part.replace(whole)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     finally:

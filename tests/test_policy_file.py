@@ -4,6 +4,7 @@ import itertools
 import json
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,12 +175,15 @@ def test_older_policy_files_load(folder):
 
 def test_export_is_atomic_and_overwrites_nothing(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for place in (folder, folder / "policy.json", folder / "policy.json" / "below"):
+    for place in (folder, folder / "policy.json", folder / "policy.json" / "below", Path("/")):
         with pytest.raises(UserError, match=r"exists and is not empty|cannot be written"):
             save_policy(policy_with(SMALL, seed=2), place)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder.parent / "empty").mkdir()
-    save_policy(policy_with(SMALL), folder.parent / "empty")
+    monkeypatch.chdir(folder.parent / "empty")
+    save_policy(policy_with(SMALL), Path())
+    # still the current folder
+    load_policy(Path())
     load_policy(folder.parent / "empty")
 
     def full(*_, **__):
