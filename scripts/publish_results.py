@@ -10,6 +10,7 @@ Given the output folder itself as RUNS, only the table and the figure are made.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
 from utils import UserError, run_command, user_path, write_output
 
+# of a folder in characters; file systems allow 255 bytes
+_LONGEST_NAME = 200
+
 
 def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
     """Copy the finished runs to `out` and describe all runs there.
@@ -33,9 +37,8 @@ def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
             file cannot be written.
     """
     runs, warnings = read_runs(run_folders(folders))
-    # some values in labels contain a slash
     places = {
-        out / run.task / run.method.replace("/", "_") / f"seed{run.seed}": run
+        out / run.task / _folder_name(run.method) / f"seed{run.seed}": run
         for run in runs
         if run.counts
     }
@@ -56,6 +59,14 @@ def publish(folders: Sequence[Path], out: Path, figure: Path | None) -> None:
         print(f"warning: {line}", file=sys.stderr)
     print(f"{len(kept)} runs in {out}")
     print(to_markdown(results_table(kept)), end="")
+
+
+def _folder_name(method: str) -> str:
+    """The method as one folder, although values in it may contain slashes and be many."""
+    name = method.replace("/", "_")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 10]}... {hashlib.sha256(method.encode()).hexdigest()[:6]}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

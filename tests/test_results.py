@@ -90,6 +90,13 @@ def test_kept_runs_on_other_inputs_stay_separate_methods(tmp_path: Path, capsys)
     assert read_run(runs / "0").settings["dataset"] == "other.hdf5 abcdef"
 
 
+def test_methods_with_long_labels_are_kept_apart(tmp_path: Path) -> None:
+    for number, suffix in enumerate(("x" * 400 + "a", "x" * 400 + "b")):
+        finished_run(tmp_path / str(number), 5.0, [9.0], **settings("ODT", TASK, 1, suffix=suffix))
+    assert main([str(tmp_path), "--out", str(tmp_path / "kept")]) == 0
+    assert len(list((tmp_path / "kept" / TASK).glob("*/seed1"))) == 2
+
+
 def test_a_kept_run_is_replaced_only_by_the_same_run(tmp_path: Path, capsys) -> None:
     out, kept = tmp_path / "kept", tmp_path / "kept" / TASK / "ODT" / "seed1"
     for name, scores, more in (
