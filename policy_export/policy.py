@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -47,12 +48,14 @@ from policy_export.checks import (
     checked_task,
     task_facts,
 )
-from run.checkpoint import load_best, load_checkpoint
+from run.checkpoint import load_best, read_state, state_files
 from run.config import package_versions, plain
 from run.files import CONFIG_FILE, METRICS_FILE
 from tasks import Task, get_task
 from tasks.task_file import recorded_task
 from utils import UserError, atomic_write, json_object
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, POLICY_FILE = "policy.safetensors", "policy.json"
@@ -137,7 +140,7 @@ def policy_of_run(
     recorded = config.get("settings")
     settings = checked_settings(run_dir / CONFIG_FILE, recorded, extra=("env", "seed"))
     if state is None:
-        state = load_best(run_dir) if best else load_checkpoint(run_dir)
+        state = load_best(run_dir) if best else _newest_state(run_dir)
     owner = f"{run_dir}: the checkpoint"
     if state.get("env") != settings.env:
         raise UserError(f"{owner} is of {state.get('env')}, {CONFIG_FILE} of {settings.env}")
@@ -166,8 +169,29 @@ def policy_of_run(
     return Policy(actor, task, settings, mean, std, record)
 
 
+def _newest_state(run_dir: Path) -> dict[str, Any]:
+    """The newest intact checkpoint; unlike for resuming, collected trajectories are not needed.
+
+    Raises:
+        UserError: there is no checkpoint, or none is intact.
+    """
+    problems: list[str] = []
+    for path in state_files(run_dir):
+        try:
+            state = read_state(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            logger.warning("%s; using %s instead", problem, path.name)
+        return state
+    raise UserError(
+        problems[0] if problems else f"{run_dir}: no checkpoint in it; pass a run that has one"
+    )
+
+
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy to a new folder, atomically.
+    """Write a policy to a new or empty folder, atomically.
 
     Raises:
         UserError: the folder exists and is not empty, or cannot be written.
@@ -183,7 +207,8 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         **policy.record,
     }
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    whole = folder.resolve()
+    part = whole.parent / f".{whole.name}.{os.getpid()}.part"
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists and is not empty; choose a new folder")
@@ -193,7 +218,12 @@ def save_policy(policy: Policy, folder: Path) -> None:
         with atomic_write(part / POLICY_FILE, "w") as file:
             json.dump(plain(description), file, indent=1, allow_nan=False)
             file.write("\n")
-        part.replace(folder)
+        if whole.exists():
+            # the same folder, because a shell may be in it; policy.json last makes it a policy
+            for name in (WEIGHTS_FILE, POLICY_FILE):
+                (part / name).replace(whole / name)
+        else:
+            part.replace(whole)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     finally:

@@ -10,6 +10,7 @@ import numpy as np
 
 from get_args import Settings, parse_args
 from reporting.build import Report
+from reporting.differences import unusual_flags
 from reporting.intervals import Interval
 from reporting.paper import (
     AVERAGE,
@@ -21,7 +22,7 @@ from reporting.paper import (
     published_interval,
     published_score,
 )
-from reporting.runs import RunResult, describe_states, unusual_flags
+from reporting.runs import RunResult, describe_states
 from reporting.scores import METRICS, Comparison
 from reporting.style import order_methods
 from reporting.tables import Cell, Table, format_interval, format_score, number, words
@@ -327,7 +328,8 @@ def change_table(runs: Sequence[RunResult]) -> Table:
         change = float(np.mean(after) - np.mean(before))
         texts = [
             task, method, len(members), _with_range(before), _with_range(after),
-            "–" if math.isnan(change) else f"{change:+.1f}", f"{higher} of {len(members)}",
+            "–" if math.isnan(change) else f"{change:+.1f}",
+            "–" if math.isnan(change) else f"{higher} of {len(members)}",
         ]  # fmt: skip
         rows.append([words(text) for text in texts])
     columns = ["task", "method", "seeds", "after pretraining", "at the end", "change",

@@ -66,7 +66,13 @@ def read_rows(run_dir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return _read_csv(run_dir / METRICS_CSV_FILE)
     complete = path.read_text().rpartition("\n")[0]
-    return [json_object(line) for line in complete.splitlines()]
+    rows = []
+    for number, line in enumerate(complete.splitlines(), start=1):
+        try:
+            rows.append(json_object(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {getattr(error, 'msg', error)}") from None
+    return rows
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:

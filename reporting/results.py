@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,14 @@ import numpy as np
 from evaluation import headline
 from get_args import flags_with
 from reporting.curves import SCORE, read_rows
+from reporting.differences import NOT_COMPARED, differing_flags
 from reporting.intervals import bootstrap, mean_over_runs
-from reporting.runs import RunResult
+from reporting.runs import RunResult, read_run
 from reporting.style import order_methods
 from reporting.tables import Table, format_interval, words
 from run.config import last_session
 from run.files import CONFIG_FILE, METRICS_CSV_FILE
-from utils import json_object
+from utils import UserError, json_object
 
 OURS = "TD3+ODT"
 # evaluations at the end of a run whose mean is its final score
@@ -33,6 +36,8 @@ _COLUMNS = (
     "evaluation/normalized_score_se", "evaluation/raw_return_mean", "evaluation/length_mean_gm",
     "evaluation/success_rate", "training/sup_loss", "training/rl_loss", "training/Q_mean",
 )  # fmt: skip
+# a run trained further is still the same run
+_BUDGET = ("max_online_iters", "max_online_transitions")
 _FACTS = ("method", "recurrent", "started", "python", "threads", "gpu", "packages", "git", "engine",
           "fingerprint", "task", "ended", "outcome")  # fmt: skip
 
@@ -49,15 +54,35 @@ def kept_files(run: RunResult) -> dict[str, str]:
         {name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in row.items()}
         for row in rows
     )
-    text = json.dumps(_without_places(config), indent=1)
+    text = json.dumps(_without_places(run, config), indent=1)
     return {CONFIG_FILE: f"{text}\n", METRICS_CSV_FILE: table.getvalue()}
 
 
-def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without the paths and the description of its machine."""
+def check_place(folder: Path, run: RunResult) -> None:
+    """Check that a folder of kept runs holds no other run than this one, maybe with less training.
+
+    Raises:
+        UserError: it does.
+    """
+    if (folder / CONFIG_FILE).exists():
+        names = differing_flags([read_run(folder).settings, run.settings])
+        if other := [f"--{name}" for name in names if name not in _BUDGET]:
+            raise UserError(
+                f"{folder}: keeps a run with other settings than {run.folder} "
+                f"({', '.join(other)}); choose another --out"
+            )
+
+
+def _without_places(run: RunResult, config: dict[str, Any]) -> dict[str, Any]:
+    """A run's record without the folders and the description of its machine."""
     config = config | {k: x for k, x in last_session(config).items() if k in ("ended", "outcome")}
-    places = flags_with("path")
-    settings = {name: x for name, x in config["settings"].items() if name not in places}
+    paths = flags_with("path")
+    settings = {
+        name: x
+        for name, x in run.settings.items()
+        # a data set or a policy is kept by its name
+        if name not in paths or (x and name not in NOT_COMPARED)
+    }
     return {"settings": settings} | {name: config[name] for name in _FACTS if name in config}
 
 
@@ -90,7 +115,8 @@ def results_table(runs: Sequence[RunResult]) -> Table:
 def _scores(runs: Sequence[RunResult]) -> list[str]:
     before = np.array([run.before for run in runs])
     final = np.array([final_score(run) for run in runs])
-    steps = round(float(np.mean([run.online_steps for run in runs])), -3)
+    steps = float(np.mean([run.online_steps for run in runs]))
+    steps = round(steps, -3 if steps >= 10_000 else 0)
     scores = [_with_interval(mean_over_runs, values) for values in (before, final)]
     return [f"{steps:,.0f}", *scores, _with_interval(mean_over_runs, final - before, sign="+")]
 
@@ -106,4 +132,6 @@ def _with_interval(
     statistic: Callable[..., np.ndarray], *samples: np.ndarray, sign: str = ""
 ) -> str:
     mean, low, high = (float(x) for x in bootstrap(samples, statistic))
+    if math.isnan(mean):
+        return "–"
     return " ".join((f"{mean:{sign}.1f}", format_interval(low, high, 1))).strip()

@@ -6,8 +6,6 @@ has written only status.json so far. Reading a run changes and executes nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections import Counter
@@ -18,8 +16,8 @@ from typing import Any
 
 from d4rl_envs.tasks import ALIASES
 from evaluation import RETURN
-from get_args import FLAGS, flags_with
 from reporting.curves import SCORE, Curve, read_curve, read_rows, run_curve
+from reporting.differences import comparable_settings, differing_flags, flag_value
 from run.config import describe_origin
 from run.files import CONFIG_FILE, METRICS_FILE, STATUS_FILE
 from run.state import FINISHED, run_state
@@ -31,8 +29,10 @@ from utils import UserError, json_object
 
 # in addition to the states of run/state.py and sweeps/state.py: metrics.jsonl is unreadable
 DAMAGED = "damaged"
-# flags that identify a run or do not change its numbers
-_NOT_COMPARED = {*flags_with("per_run"), *flags_with("same_numbers"), "delayed_reward"}
+# of status.json
+_RECORD_TYPES = {
+    "sweep": str, "task": str, "method": str, "message": str, "attempts": int, "sampled": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class RunResult:
         started: Start time, ISO 8601.
         exp_name: Name of the experiment.
         sampled: The sampled flags, for a trial of a search.
+        swept_as: The method's name in its sweep; "" without a sweep.
         superseded: Whether another run of the same task, method and seed is used instead.
     """
 
@@ -77,6 +78,7 @@ class RunResult:
     started: str = ""
     exp_name: str = ""
     sampled: Mapping[str, Any] = field(default_factory=dict)
+    swept_as: str = ""
     superseded: bool = False
 
     @property
@@ -125,14 +127,22 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(top):
-        below.sort()
+    # links may lead back to a folder above
+    seen: set[Path] = set()
+    for folder, below, files in os.walk(top, followlinks=True):
+        path = Path(folder)
+        if path.resolve() in seen:
+            below.clear()
+            continue
+        seen.add(path.resolve())
+        # links last, so that a run is found in its own place
+        below.sort(key=lambda name: ((path / name).is_symlink(), name))
         if {CONFIG_FILE, STATUS_FILE, METRICS_FILE} & set(files):
             below.clear()
-            status = read_status(Path(folder))
+            status = read_status(path)
             # a shared pretraining is part of the runs that start from it
-            if not (status and status.method.startswith(PRETRAINING)):
-                yield Path(folder)
+            if not (status and str(status.method).startswith(PRETRAINING)):
+                yield path
 
 
 def read_runs(folders: Sequence[Path], metric: str = SCORE) -> tuple[list[RunResult], list[str]]:
@@ -153,7 +163,7 @@ def read_runs(folders: Sequence[Path], metric: str = SCORE) -> tuple[list[RunRes
     if not runs:
         raise UserError(f"no readable run: {warnings[0]}")
     warnings += [run.note for run in runs if run.state == DAMAGED]
-    runs, differing = _separate_settings(_name_experiments(_complete_planned(runs)))
+    runs, differing = _separate_settings(_name_variants(_complete_planned(runs)))
     runs = _supersede(runs)
     warnings += differing
     warnings += [
@@ -170,34 +180,32 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     Raises:
         UserError: task, method and seed of the run are unknown.
     """
-    status = read_status(folder)
+    status = _sweep_record(folder)
     if status and not (folder / CONFIG_FILE).exists():
         return _unstarted(folder, status)
     try:
         config = json_object((folder / CONFIG_FILE).read_text())
-        settings, method = config["settings"], config["method"]
-        origin = config.get("origin")
-        if origin:
-            # runs from different seeds of one pretraining are the same method
-            settings |= {"init_from": describe_origin(origin, seed=False)}
+        settings, method, origin = (
+            comparable_settings(config),
+            config["method"],
+            config.get("origin"),
+        )
         state, error_text = run_state(folder, config)
         sampled = status.sampled if status else {}
         if status and status.state == PRUNED:
             state, error_text = PRUNED, status.message
-        own = recorded_task(config["task"], "config") if "task" in config else None
-        task = own or get_task(settings["env"])
-        if own:
-            # the file may have changed between runs
-            recorded = json.dumps(config["task"], sort_keys=True).encode()
-            digest = hashlib.sha256(recorded).hexdigest()[:6]
-            settings = settings | {"task_file": f"{own.name} {digest}"}
+        task = (
+            recorded_task(config["task"], "config")
+            if "task" in config
+            else get_task(settings["env"])
+        )
         mean = "mean_normalized_score" if task.scored else "mean_return"
         offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(
             folder=folder,
             env=task.name,
             delayed_reward=int(settings["delayed_reward"]),
-            method=method + settings["suffix"] + f" {folder.name}" * bool(sampled),
+            method=method + settings["suffix"],
             base=method,
             seed=int(settings["seed"]),
             state=state,
@@ -208,6 +216,7 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
             started=str(config["started"]),
             exp_name=str(settings["exp_name"]),
             sampled=sampled,
+            swept_as=status.method if status else "",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{folder / CONFIG_FILE}: not a run's record ({_reason(error)})") from None
@@ -223,6 +232,16 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         note = f"{folder / METRICS_FILE}: unreadable ({_reason(error)})"
         return replace(run, state=DAMAGED, note=note)
+
+
+def _sweep_record(folder: Path) -> Status | None:
+    """A sweep's record of a run, if any, with the types that reports rely on."""
+    status = read_status(folder)
+    for name, kind in _RECORD_TYPES.items() if status else ():
+        value = getattr(status, name)
+        if not isinstance(value, kind):
+            raise UserError(f"{folder / STATUS_FILE}: not a run's record ({name} is {value!r})")
+    return status
 
 
 def _reason(error: Exception) -> str:
@@ -248,42 +267,45 @@ def _unstarted(folder: Path, status: Status) -> RunResult:
         env, seed = ALIASES.get(status.task, status.task), int(status.seed)
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder / STATUS_FILE}: not a run's record ({_reason(error)})") from None
-    method = status.method + f" {folder.name}" * bool(status.sampled)
     return RunResult(
-        folder, env, 0, method, status.method, seed, status.state, _note("", 0, status),
-        exp_name=status.sweep, sampled=status.sampled,
+        folder, env, 0, status.method, status.method, seed, status.state, _note("", 0, status),
+        exp_name=status.sweep, sampled=status.sampled, swept_as=status.method,
     )  # fmt: skip
 
 
 def _complete_planned(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Give unstarted runs the delay and settings of the started runs of their sweep."""
+    """Give unstarted runs the method, delay and settings of the started runs of their sweep."""
     known: dict[tuple[str, ...], RunResult] = {}
     for run in runs:
         if run.settings:
-            known[run.exp_name, run.env] = known[run.exp_name, run.env, run.method] = run
+            method = run.swept_as or run.method
+            for env in (run.env, ""):
+                known[run.exp_name, env] = known[run.exp_name, env, method] = run
 
     def complete(run: RunResult) -> RunResult:
-        like = known.get((run.exp_name, run.env, run.method))
-        near = like or known.get((run.exp_name, run.env))
-        if run.settings or near is None:
+        if run.settings:
             return run
-        settings = like.settings if like else {}
-        return replace(
-            run, delayed_reward=near.delayed_reward, settings=settings, scored=near.scored
-        )
+        like = known.get((run.exp_name, run.env, run.method))
+        if named := like or known.get((run.exp_name, "", run.method)):
+            run = replace(run, method=named.method, base=named.base)
+        if near := like or known.get((run.exp_name, run.env)):
+            run = replace(run, delayed_reward=near.delayed_reward, scored=near.scored)
+        # each trial of a search has settings of its own
+        return replace(run, settings=like.settings) if like and not run.sampled else run
 
     return [complete(run) for run in runs]
 
 
-def _name_experiments(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Append --exp_name to the methods if there are several experiments."""
+def _name_variants(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Append a trial's folder and, if there are several experiments, --exp_name to the methods."""
     several = len({run.exp_name for run in runs}) > 1
-    return [
-        replace(run, method=f"{run.method} [{run.exp_name}]")
-        if several and run.exp_name not in ("", "default")
-        else run
-        for run in runs
-    ]
+
+    def method(run: RunResult) -> str:
+        trial = f" {run.folder.name}" * bool(run.sampled)
+        named = several and run.exp_name not in ("", "default")
+        return run.method + trial + f" [{run.exp_name}]" * named
+
+    return [replace(run, method=method(run)) for run in runs]
 
 
 def _separate_settings(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[str]]:
@@ -310,27 +332,10 @@ def _separate_settings(runs: Sequence[RunResult]) -> tuple[list[RunResult], list
         names = differing.get(run.method) if run.settings else None
         if not names:
             return run
-        values = ", ".join(f"{name} {_value(run.settings, name)}" for name in names)
+        values = ", ".join(f"{name} {flag_value(run.settings, name)}" for name in names)
         return replace(run, method=f"{run.method} ({values})")
 
     return [separate(run) for run in runs], warnings
-
-
-def _value(settings: Mapping[str, Any], name: str) -> Any:
-    # runs of a version without the flag behave as with its default
-    return settings.get(name, FLAGS[name].default)
-
-
-def differing_flags(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The flags that change a run's numbers and do not have the same value everywhere."""
-    names = [name for name in FLAGS if name not in _NOT_COMPARED]
-    return [name for name in names if len({str(_value(each, name)) for each in settings}) > 1]
-
-
-def unusual_flags(given: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
-    """The flags that change a run's numbers and differ from `usual`: "--name value ..."."""
-    names = [name for name in differing_flags([given, usual]) if name in given]
-    return " ".join(f"--{name} {given[name]}" for name in names)
 
 
 def _supersede(runs: Sequence[RunResult]) -> list[RunResult]:

@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -195,8 +196,9 @@ def check_args(args: argparse.Namespace) -> None:
     """
     if args.episodes < 1:
         raise UserError(f"--episodes {args.episodes}: must be at least 1")
-    if not 0 <= args.seed <= _LARGEST_SEED - args.episodes:
-        raise UserError(f"--seed {args.seed}: outside its range; use a number in [0, 4294967295]")
+    largest = _LARGEST_SEED + 1 - args.episodes
+    if not 0 <= args.seed <= largest:
+        raise UserError(f"--seed {args.seed}: outside its range; use a number in [0, {largest}]")
     for rtg in args.rtg or []:
         if not math.isfinite(rtg):
             raise UserError(f"--rtg {rtg}: not a finite number")
@@ -208,6 +210,21 @@ def check_args(args: argparse.Namespace) -> None:
         from reporting.style import check_format
 
         check_format(args.plot, "--plot")
+    for flag, path in (("--plot", args.plot), ("--video", args.video)):
+        if path is not None:
+            _check_writable(path, flag)
+
+
+def _check_writable(path: Path, flag: str) -> None:
+    """Raise a UserError if no file can be written to the folder of `path`, which is created."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{flag} {path}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
 
 
 def _with_environment(policy: Policy, args: argparse.Namespace) -> Policy:
@@ -238,25 +255,27 @@ def _with_environment(policy: Policy, args: argparse.Namespace) -> Policy:
 def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     args = parse_args(argv)
+    several = len(args.rtg or []) > 1
+    if several and args.plot is None:
+        args.plot = Path("target_returns.png")
     check_args(args)
     device = select_device(args.device)
     tune_device(device)
     policy = _with_environment(open_policy(args.folder, device, args.best), args)
     targets = args.rtg or [policy.settings.eval_rtg]
     results = [evaluate(policy, rtg, args) for rtg in targets]
-    several = len(results) > 1
-    path = args.plot or (Path("target_returns.png") if several else None)
-    if path is not None:
-        save_plot(results, path)
     if args.json:
         print(json.dumps(results if several else results[0]))
-        return
-    if args.verbose or not several:
-        print("\n\n".join(report(result, args.verbose) for result in results))
-    if several:
-        print(comparison(results))
-    if path is not None:
-        print(f"wrote {path}")
+    else:
+        if args.verbose or not several:
+            print("\n\n".join(report(result, args.verbose) for result in results))
+        if several:
+            print(comparison(results))
+    # last, so that a plot that cannot be written loses nothing else
+    if args.plot is not None:
+        save_plot(results, args.plot)
+        if not args.json:
+            print(f"wrote {args.plot}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,13 @@ def summary(policy: Policy) -> str:
     )
     name, value = headline(scores)
     what = "normalised score" if name == SCORE else "return"
-    return f"{text}, {what} {value:.2f} in the run" if name in scores else text
+    if name not in scores:
+        return text
+    place = scores.get("phase"), scores.get("iteration")
+    same = place == (origin["phase"], origin["iterations"][origin["phase"]])
+    # the last evaluation before the checkpoint
+    when = "" if same else " at {} iteration {}".format(*place)
+    return f"{text}, {what} {value:.2f} in the run{when}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

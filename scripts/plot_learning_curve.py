@@ -20,7 +20,7 @@ from get_args import OneLineParser
 from reporting.contents import change_table
 from reporting.curves import SCORE, read_rows
 from reporting.figures import learning_curves, split_curves
-from reporting.runs import RunResult, read_runs, run_folders, state_warnings
+from reporting.runs import DAMAGED, RunResult, read_runs, run_folders, state_warnings
 from reporting.style import save_figure, styles
 from reporting.tables import to_markdown
 from utils import UserError, run_command, user_path
@@ -30,9 +30,13 @@ def check_metric(runs: Sequence[RunResult], metric: str) -> None:
     """Raise a UserError if no run has logged the metric."""
     if any(len(run.curve.steps) for run in runs):
         return
-    known = sorted({key for row in read_rows(runs[0].folder) for key in row if "/" in key})
+    readable = [run for run in runs if run.state != DAMAGED]
+    if not readable:
+        raise UserError(f"{runs[0].note}; restore the file, or pass other runs")
+    rows = [row for run in readable for row in read_rows(run.folder)]
+    known = sorted({key for row in rows for key in row if "/" in key})
     if metric in known or not known:
-        raise UserError(f"{runs[0].folder}: nothing to plot yet; wait for the first evaluation")
+        raise UserError(f"{readable[0].folder}: nothing to plot yet; wait for the first evaluation")
     near = difflib.get_close_matches(metric, known, n=3) or known
     raise UserError(f"--metric {metric}: not logged by these runs; use {', '.join(near)}")
 

@@ -129,5 +129,7 @@ class Board:
             if status.state not in (PLANNED, FINISHED):
                 state, details = self._describe(run)
                 colour = _COLOURS.get(status.state, "")
-                table.add_row(run.task, run.method, run.folder.name, Text(state, colour), details)
+                cells = (run.task, run.method, run.folder.name)
+                # as text, because brackets are markup
+                table.add_row(*map(Text, cells), Text(state, colour), Text(details))
         return table

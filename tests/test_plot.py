@@ -156,16 +156,20 @@ def test_other_metrics_and_runs_without_pretraining(tmp_path: Path, capsys) -> N
     run = finished_run(tmp_path / "a", None, [10.0, 20.0])
     capsys.readouterr()
     assert main([str(run), "--out", str(tmp_path / "q.svg"), "--metric", "training/Q_mean"]) == 0
-    assert capsys.readouterr().out.endswith("| 1 | – | 1.0 | – | 0 of 1 |\n")
+    assert capsys.readouterr().out.endswith("| 1 | – | 1.0 | – | – |\n")
 
 
 def test_errors_are_one_line(folder: Path, tmp_path: Path, capsys) -> None:
     out, run = str(tmp_path / "x.png"), str(folder / "a0")
     empty = finished_run(tmp_path / "started", None, [])
+    damaged = finished_run(tmp_path / "damaged", 1.0, [2.0], seed=4)
+    (damaged / "metrics.jsonl").write_text("not json\n")
     capsys.readouterr()
     for argv, expected in [
         ([str(tmp_path / "none"), "--out", out], "none: not a folder"),
         ([str(empty), "--out", out], "nothing to plot yet"),
+        ([str(damaged), "--out", out], "metrics.jsonl: unreadable"),
+        ([str(damaged), str(empty), "--out", out], "started: nothing to plot yet"),
         ([str(folder / "c"), "--out", out, "--split"], "no finished runs"),
         ([run, "--out", out, "--metric", "normalised_score"], SCORE),
         ([run, "--out", str(tmp_path / "x.docx")], "--out"),

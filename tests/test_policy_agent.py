@@ -198,6 +198,29 @@ def test_several_target_returns_are_compared(folder, tmp_path, capsys, monkeypat
     assert "target return 6" in capsys.readouterr().out
 
 
+def test_results_are_printed_even_if_the_plot_cannot_be_written(folder, capsys, monkeypatch):
+    plot = folder / "a.png"
+
+    def full(policy, *args, **kwargs):
+        plot.mkdir(exist_ok=True)
+        return play(policy, *args, **kwargs)
+
+    monkeypatch.setattr(evaluate_script, "play", full)
+    command = [str(folder), "--rtg", "100", "50", "--episodes", "1", "--plot", str(plot)]
+    for more in ([], ["--json"]):
+        assert evaluate([*command, *more]) == 2
+        printed = capsys.readouterr()
+        assert "100" in printed.out and "wrote" not in printed.out
+        assert f"--plot {plot}: cannot be written" in printed.err
+
+
+@pytest.mark.parametrize("flags", [["--plot", "/dev/null/a.png"], ["--video", "/dev/null/a.gif"]])
+def test_output_files_are_checked_before_the_episodes(folder, capsys, monkeypatch, flags):
+    monkeypatch.setattr(evaluate_script, "play", None)
+    message = refusal(capsys, evaluate([str(folder), *flags]))
+    assert f"{' '.join(flags)}: cannot be written (" in message
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -205,7 +228,6 @@ def test_several_target_returns_are_compared(folder, tmp_path, capsys, monkeypat
         (["--rtg", "1", "many"], "'many' is not a number; give FOLDER before --rtg"),
         (["--rtg", "1", "2", "--video", "a.gif"], "--video a.gif: needs a single target return"),
         (["--rtg", "1", "2", "--plot", "a.doc"], "--plot a.doc: unknown file type"),
-        (["--rtg", "1", "2", "--episodes", "1", "--plot", "/dev/null/a.png"], "cannot be written"),
     ],
     ids=str,
 )

@@ -4,6 +4,7 @@ import itertools
 import json
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from get_args import Settings
 from policy_export import Policy, load_policy, open_policy, save_policy
 from policy_export.checks import POLICY_SETTINGS
 from policy_export.policy import policy_of_run
-from run.checkpoint import load_best, load_checkpoint, read_file, write_verified
+from run.checkpoint import load_best, load_checkpoint, read_file, state_files, write_verified
 from tasks import TASKS, get_task
 from tests.tiny_runs import DETERMINISTIC, metrics_of, run
 from utils import UserError
@@ -174,12 +175,15 @@ def test_older_policy_files_load(folder):
 
 def test_export_is_atomic_and_overwrites_nothing(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for place in (folder, folder / "policy.json", folder / "policy.json" / "below"):
+    for place in (folder, folder / "policy.json", folder / "policy.json" / "below", Path("/")):
         with pytest.raises(UserError, match=r"exists and is not empty|cannot be written"):
             save_policy(policy_with(SMALL, seed=2), place)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder.parent / "empty").mkdir()
-    save_policy(policy_with(SMALL), folder.parent / "empty")
+    monkeypatch.chdir(folder.parent / "empty")
+    save_policy(policy_with(SMALL), Path())
+    # still the current folder
+    load_policy(Path())
     load_policy(folder.parent / "empty")
 
     def full(*_, **__):
@@ -314,6 +318,17 @@ def test_flipped_bits_of_the_weights_are_detected(folder):
 def finished(data_dir, tmp_path, short_horizons):
     assert run(data_dir, tmp_path / "run", *DETERMINISTIC, "--max_online_iters", "1") == 0
     return tmp_path / "run"
+
+
+def test_the_policy_needs_no_collected_trajectories(finished, caplog):
+    for path in (finished / "checkpoints").glob("rows-*.pt"):
+        path.unlink()
+    assert policy_of_run(finished).record["origin"]["iterations"]["online"] == 1
+    newest, before = state_files(finished)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert policy_of_run(finished).record["origin"]["iterations"]["online"] == 0
+    assert f"{newest}: not a readable checkpoint" in caplog.text
+    assert f"; using {before.name} instead" in caplog.text
 
 
 def test_damaged_run_is_rejected(finished):

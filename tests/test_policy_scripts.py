@@ -20,7 +20,7 @@ from tests.commands import as_command
 from tests.conftest import ROOT
 from tests.test_env_faults import spoiling
 from tests.test_policy_file import SMALL, edit, policy_with
-from tests.tiny_runs import DETERMINISTIC, metrics_of, refusal, run
+from tests.tiny_runs import DETERMINISTIC, interrupted_run, metrics_of, refusal, run
 from trajectories import Trajectory
 
 evaluate = as_command(evaluate_script.main)
@@ -64,6 +64,14 @@ def test_run_and_export_reproduce_the_runs_evaluation(data_dir, tmp_path, capsys
     ):
         assert result[ours] == pytest.approx(row[f"evaluation/{theirs}"], rel=1e-12)
     assert (result["context"], result["rtg"]) == (2, 3600)
+
+
+def test_export_reports_an_earlier_iterations_score_as_such(data_dir, tmp_path, capsys):
+    flags = [*DETERMINISTIC, "--max_online_iters", "3", "--eval_interval", "3"]
+    assert interrupted_run(data_dir, tmp_path / "run", *flags, when=1) == 130
+    assert export([str(tmp_path / "run"), "--out", str(tmp_path / "policy")]) == 0
+    score = r"online iteration 1, normalised score -?[\d.]+ in the run at pretrain iteration 1$"
+    assert re.search(score, capsys.readouterr().out.strip())
 
 
 def assert_same_episodes(ours, theirs):
@@ -152,6 +160,12 @@ def test_summary_of_known_scores():
     assert result["return_mean"] == pytest.approx(100 * result["training_return_mean"])
     episodes[0].success = None  # of other environments, which reported nothing
     assert summarise(episodes, get_task("pen-human-v1"))["success_rate"] == 0.25
+
+
+def test_the_largest_seed_is_that_of_the_last_episode(folder, capsys):
+    assert results(capsys, folder, "--episodes", 1, "--seed", 2**32 - 1)["seed"] == 2**32 - 1
+    code = evaluate([str(folder), "--episodes", "2", "--seed", str(2**32 - 1)])
+    assert "use a number in [0, 4294967294]" in refusal(capsys, code)
 
 
 def test_video(folder, capsys):

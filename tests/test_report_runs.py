@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from reporting.build import build
 from reporting.contents import search_tables
+from reporting.differences import differing_flags
 from reporting.runs import (
     RunResult,
-    differing_flags,
     read_run,
     read_runs,
     run_folders,
@@ -84,6 +84,21 @@ def test_unknown_states_and_seeds_are_rejected(tmp_path, content):
     status(tmp_path, **content)
     with pytest.raises(UserError, match=str(tmp_path)):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field", [{"method": 3}, {"sweep": ["a"]}, {"task": {}}, {"message": 1}, {"attempts": "two"},
+              {"sampled": 5}],
+    ids=str,
+)  # fmt: skip
+def test_runs_with_a_damaged_status_are_skipped_with_a_warning(tmp_path, field):
+    finished_run(tmp_path / "good", 1.0, [2.0])
+    status(tmp_path / "unstarted", state="planned", **field)
+    status(finished_run(tmp_path / "started", 1.0, [2.0], seed=4), state="finished", **field)
+    found, warnings = read(tmp_path)
+    assert list(found) == ["good"]
+    for folder, line in zip(("started", "unstarted"), warnings, strict=True):
+        assert line.startswith(f"{tmp_path / folder / 'status.json'}: not a run's record (")
 
 
 def test_run_that_has_just_started(tmp_path):
@@ -181,6 +196,23 @@ def test_planned_runs_have_the_delay_of_their_sweep(tmp_path):
     assert read(tmp_path)[0]["b"].task == "hopper-medium-v2 (delayed 5)"
 
 
+def test_unstarted_runs_have_the_method_of_their_sweep_as_the_started_ones_name_it(tmp_path):
+    """A sweep adds "-small" to the method "small"; --suffix may also be one of its flags."""
+    flags = settings("TD3+ODT", "hopper-medium-v2", 1, exp_name="s", suffix="-small")
+    started = finished_run(tmp_path / "started", 1.0, [2.0], **flags)
+    status(started, state="finished", sweep="s", method="small", seed=1)
+    status(tmp_path / "planned", state="planned", sweep="s", method="small", seed=2)
+    other = {"sweep": "s", "task": "maze2d-umaze-v1"}
+    status(tmp_path / "other", state="planned", method="small", seed=1, **other)
+    status(tmp_path / "none", state="planned", method="big", seed=1, **other)
+    found, warnings = read(tmp_path)
+    assert not warnings and found["planned"].settings and not found["other"].settings
+    assert {name: (run.method, run.base) for name, run in found.items()} == {
+        **dict.fromkeys(("started", "planned", "other"), ("TD3+ODT-small", "TD3+ODT")),
+        "none": ("big", "big"),
+    }
+
+
 def test_folders_are_found_once_and_in_order(tmp_path):
     runs = [tmp_path / "exp" / task / "seed1" / "time" for task in ("b", "a")]
     for run in runs:
@@ -189,6 +221,15 @@ def test_folders_are_found_once_and_in_order(tmp_path):
     (runs[0] / "wandb" / "x" / "config.json").write_text("{}")
     found = run_folders([tmp_path, tmp_path / "exp" / "b", runs[1]])
     assert found == [runs[1], runs[0]]
+
+
+def test_links_are_followed_without_going_round(tmp_path):
+    run = finished_run(tmp_path / "elsewhere" / "run", 1.0, [2.0])
+    top = tmp_path / "exp"
+    own = finished_run(top / "z" / "own", 1.0, [2.0])
+    for name, target in (("run", run), ("latest", own), ("loop", top)):
+        (top / name).symlink_to(target)
+    assert run_folders([top]) == [own, top / "run"]
 
 
 @pytest.mark.parametrize("name", ["none", "empty", "file"])
@@ -224,6 +265,15 @@ def test_runs_with_damaged_metrics_are_listed_and_do_not_count(tmp_path, content
     found, (line,) = read(tmp_path)
     assert found["bad"].state == "damaged" and not found["bad"].counts
     assert str(bad / "metrics.jsonl") in line and "\n" not in line
+
+
+def test_damage_is_reported_with_its_line(tmp_path):
+    folder = finished_run(tmp_path / "a", 1.0, [2.0])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": no}\n{}\n')
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    expected = f"unreadable (ValueError: line {len(lines) - 1}: Expecting value)"
+    assert read_run(folder).note == f"{folder / 'metrics.jsonl'}: {expected}"
 
 
 JSON = st.recursive(

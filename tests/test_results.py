@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from reporting.results import final_score, results_table
-from reporting.runs import read_runs, run_folders
+from reporting.runs import read_run, read_runs, run_folders
 from reporting.tables import to_markdown
 from scripts import publish_results
 from tests.commands import as_command
 from tests.conftest import ROOT
-from tests.report_runs import finished_run, settings
+from tests.report_runs import ended, finished_run, settings
 
 main = as_command(publish_results.main)
 
@@ -64,6 +64,73 @@ def test_kept_settings_name_no_folder_of_the_machine(runs: Path, tmp_path: Path)
         assert "command" not in config and "platform" not in config
         assert not {"data_dir", "run_dir", "save_dir"} & set(config["settings"])
         assert str(tmp_path) not in path.read_text() and str(ROOT) not in path.read_text()
+
+
+def test_kept_runs_on_other_inputs_stay_separate_methods(tmp_path: Path, capsys) -> None:
+    """Data sets and policies are told apart without their folders."""
+    runs, out = tmp_path / "runs", tmp_path / "kept"
+    for number, (flag, value) in enumerate(
+        [("dataset", "/scratch/me/other.hdf5"), ("dataset", "minari:a/b-v0"), ("dataset", ""),
+         ("jump_start_guide", "/scratch/a/seed1"), ("jump_start_guide", "/scratch/b/seed1")]
+    ):  # fmt: skip
+        given = settings("ODT", TASK, 1) | {flag: value}
+        finished_run(runs / str(number), 5.0, [9.0 * number], **given)
+    methods = sorted(run.method for run in read_runs(run_folders([runs]))[0])
+    assert len(set(methods)) == 5 and not any("/scratch" in method for method in methods)
+    assert sum("(dataset unset, jump_start_guide seed1 " in method for method in methods) == 2
+    assert main([str(runs), "--out", str(out)]) == 0
+    assert sorted(run.method for run in read_runs(run_folders([out]))[0]) == methods
+    assert capsys.readouterr().err.count("warning: ODT: runs differ in --dataset, --jump_") == 1
+    assert not any("scratch" in path.read_text() for path in out.rglob("config.json"))
+    # minari:a/b-v0 is one folder too
+    assert len(list(out.glob("*/*/seed1/config.json"))) == 5
+    config = json.loads((runs / "0" / "config.json").read_text())
+    config["fingerprint"]["sha256"] = "abcdef" + "0" * 58
+    (runs / "0" / "config.json").write_text(json.dumps(config))
+    assert read_run(runs / "0").settings["dataset"] == "other.hdf5 abcdef"
+
+
+def test_methods_with_long_labels_are_kept_apart(tmp_path: Path) -> None:
+    for number, suffix in enumerate(("x" * 400 + "a", "x" * 400 + "b")):
+        finished_run(tmp_path / str(number), 5.0, [9.0], **settings("ODT", TASK, 1, suffix=suffix))
+    assert main([str(tmp_path), "--out", str(tmp_path / "kept")]) == 0
+    assert len(list((tmp_path / "kept" / TASK).glob("*/seed1"))) == 2
+
+
+def test_a_kept_run_is_replaced_only_by_the_same_run(tmp_path: Path, capsys) -> None:
+    out, kept = tmp_path / "kept", tmp_path / "kept" / TASK / "ODT" / "seed1"
+    for name, scores, more in (
+        ("first", [9.0], {"max_online_iters": 1}),
+        ("longer", [9.0, 12.0], {"max_online_iters": 2, "device": "cpu"}),
+        ("new", [1.0], {"env": "hopper-medium-v2"}),
+        ("other", [30.0], {"embed_dim": 64}),
+    ):  # fmt: skip
+        finished_run(tmp_path / name, 5.0, scores, **(settings("ODT", TASK, 1) | more))
+    for name, final in (("first", 9.0), ("longer", 12.0)):
+        assert main([str(tmp_path / name), "--out", str(out)]) == 0
+        assert read_run(kept).final == final
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    capsys.readouterr()
+    assert main([str(tmp_path / "new"), str(tmp_path / "other"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {kept}: keeps a run with other settings than {tmp_path / 'other'} (--embed_dim); "
+        "choose another --out\n"
+    )
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_without_a_finished_run_nothing_is_written(tmp_path: Path, capsys) -> None:
+    run = ended(finished_run(tmp_path / "run", 5.0, [9.0]), "stopped")
+    capsys.readouterr()
+    assert main([str(run), "--out", str(tmp_path / "kept")]) == 2
+    assert f"{run}: no run has finished fine-tuning" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_short_purely_online_runs_have_steps_and_no_change(tmp_path: Path) -> None:
+    run = read_run(finished_run(tmp_path / "a", None, [10.0, 20.0]))
+    ((*_, steps, before, final, change, _),) = results_table([run]).rows
+    assert [cell.text for cell in (steps, before, final, change)] == ["205", "–", "15.0", "–"]
 
 
 def test_lead_has_an_interval_and_needs_three_seeds(runs: Path) -> None:

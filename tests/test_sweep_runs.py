@@ -223,9 +223,12 @@ def test_board_prints_changes_and_counts(tmp_path, monkeypatch, capsys) -> None:
 def test_board_in_a_terminal(tmp_path) -> None:
     rich_console = pytest.importorskip("rich.console")
     runs = runs_of(tmp_path)
-    Status("small", runs[1].task, runs[1].method, runs[1].seed, RUNNING, None, 2).write(
-        runs[1].folder
-    )
+    for run, state, attempts, message in (
+        (runs[1], RUNNING, 2, ""),
+        (runs[2], FAILED, 1, "KeyError: '[/data/x]' [red]"),
+    ):
+        about = (run.task, run.method, run.seed, state, None, attempts, message)
+        Status("small", *about).write(run.folder)
     (runs[1].folder / "metrics.jsonl").write_text(
         '{"phase": "online", "iteration": 2, "total_transitions_sampled": 1200, '
         '"evaluation/normalized_score": 7.25}\n'
@@ -235,9 +238,10 @@ def test_board_in_a_terminal(tmp_path) -> None:
         console.print(Board("small", runs).table())
     lines = [" ".join(line.split()) for line in captured.get().splitlines()]
     assert lines == [
-        "small: 3 waiting, 1 running, 0 done",
+        "small: 2 waiting, 1 running, 0 done, 1 failed",
         "task method run state progress",
         "maze2d-umaze-v1 TD3+ODT seed2 running (attempt 2) online 2/2, 1,200 steps, score 7.2",
+        f"{runs[2].task} {runs[2].method} {runs[2].folder.name} failed KeyError: '[/data/x]' [red]",
     ]
 
 
