@@ -132,10 +132,15 @@ class MetricsFiles:
         return self._parse(self._jsonl.read_bytes().splitlines()) if self.rows else []
 
     def _parse(self, lines: list[bytes]) -> list[dict[str, Any]]:
-        try:
-            return [json_object(line) for line in lines]
-        except ValueError as error:
-            raise UserError(f"{self._jsonl}: not JSON lines ({error}); restore the file") from None
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(json_object(line))
+            except ValueError:
+                raise UserError(
+                    f"{self._jsonl}: line {number} is not JSON; restore the file"
+                ) from None
+        return rows
 
     def _rewrite_csv(self) -> None:
         rows = self.read()

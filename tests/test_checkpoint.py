@@ -479,7 +479,7 @@ def missing_row(run_dir, state):
         (damage, "no checksum"),
         (wrong_shape, "embed_state.weight (3, 3)"),
         (missing_row, "has 1 rows, but the checkpoint was written after 3"),
-        (lambda path, _: (path / "metrics.jsonl").write_text("no\n" * 3), "not JSON lines"),
+        (lambda path, _: (path / "metrics.jsonl").write_text("no\n" * 3), "line 1 is not JSON"),
         (lambda path, _: rewrite(path, env="maze2d-large-v1"), "env maze2d-large-v1"),
         (lambda path, _: rewrite(path, rl_algo="SAC"), "rl_algo SAC"),
         (lambda path, _: rewrite(path, format=99), "format 99"),
