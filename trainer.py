@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actor_losses import action_distance_loss, supervised_loss
 from build_networks import (
     GRADIENT_CLIP,
     adamw,
@@ -21,6 +20,7 @@ from build_networks import (
     slow_copy,
 )
 from decision_transformer import Actor, PolicyOutput
+from decision_transformer.losses import action_distance_loss, supervised_loss
 from decision_transformer.policy import Deterministic
 from fast_gpu.updates import GraphedUpdates
 from get_args import Settings

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import platform
 import shutil
@@ -48,14 +47,12 @@ from policy_export.checks import (
     checked_task,
     task_facts,
 )
-from run.checkpoint import load_best, read_state, state_files
+from run.checkpoint import load_best, load_checkpoint
 from run.config import package_versions, plain
 from run.files import CONFIG_FILE, METRICS_FILE
 from tasks import Task, get_task
 from tasks.task_file import recorded_task
 from utils import UserError, atomic_write, json_object
-
-logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, POLICY_FILE = "policy.safetensors", "policy.json"
@@ -140,7 +137,7 @@ def policy_of_run(
     recorded = config.get("settings")
     settings = checked_settings(run_dir / CONFIG_FILE, recorded, extra=("env", "seed"))
     if state is None:
-        state = load_best(run_dir) if best else _newest_state(run_dir)
+        state = load_best(run_dir) if best else load_checkpoint(run_dir, collected=False)
     owner = f"{run_dir}: the checkpoint"
     if state.get("env") != settings.env:
         raise UserError(f"{owner} is of {state.get('env')}, {CONFIG_FILE} of {settings.env}")
@@ -167,27 +164,6 @@ def policy_of_run(
     actor = checked_actor(owner, settings, task, weights, device)
     mean, std = (checked_moments(owner, name, moments[name], task) for name in ("mean", "std"))
     return Policy(actor, task, settings, mean, std, record)
-
-
-def _newest_state(run_dir: Path) -> dict[str, Any]:
-    """The newest intact checkpoint; unlike for resuming, collected trajectories are not needed.
-
-    Raises:
-        UserError: there is no checkpoint, or none is intact.
-    """
-    problems: list[str] = []
-    for path in state_files(run_dir):
-        try:
-            state = read_state(path)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        for problem in problems:
-            logger.warning("%s; using %s instead", problem, path.name)
-        return state
-    raise UserError(
-        problems[0] if problems else f"{run_dir}: no checkpoint in it; pass a run that has one"
-    )
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

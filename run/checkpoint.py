@@ -58,10 +58,15 @@ def _number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
-def load_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """The newest intact state of a run, on the CPU, with the collected trajectories it needs.
+def load_checkpoint(run_dir: Path, collected: bool = True) -> dict[str, Any]:
+    """The newest intact state of a run, on the CPU.
 
     Warns of damaged ones that are newer.
+
+    Args:
+        run_dir: The run's folder.
+        collected: Whether to read the collected trajectories too; resuming needs them, acting does
+            not.
 
     Returns:
         What `CheckpointStore.save` was given, with the trajectories in state["collected"].
@@ -73,16 +78,19 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any]:
     for path in state_files(run_dir):
         try:
             state = read_state(path)
-            state["collected"] = _read_rows(path, state.get("buffer"))
+            if collected:
+                state["collected"] = _read_rows(path, state.get("buffer"))
             state["number"] = _number(path)
         except UserError as error:
             problems.append(str(error))
             continue
         for problem in problems:
-            logger.warning("%s; resuming from %s instead", problem, path.name)
+            logger.warning("%s; using %s instead", problem, path.name)
         return state
     if not problems:
-        raise UserError(f"{run_dir}: there is no checkpoint to resume from; start a new run")
+        raise UserError(
+            f"{run_dir}: no checkpoint in it; pass another run or start a new one"
+        )
     earlier = f" (nor can the {len(problems) - 1} before it be used)" if len(problems) > 1 else ""
     raise UserError(problems[0] + earlier)
 

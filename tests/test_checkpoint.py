@@ -421,7 +421,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, caplog):
     whole = newest.read_bytes()
     newest.write_bytes(whole[:2000] + b"\x00\xff\x00" + whole[2003:])
     assert load_checkpoint(finished)["number"] == int(before.name[:6])
-    assert f"checksum mismatch: damaged); resuming from {before.name} instead" in caplog.text
+    assert f"checksum mismatch: damaged); using {before.name} instead" in caplog.text
 
 
 def test_a_finished_run_is_complete_and_stays_as_it_is(finished, capsys):

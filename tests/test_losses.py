@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import actor_losses
-from actor_losses import action_distance_loss, supervised_loss
+import decision_transformer.losses as actor_losses
+from decision_transformer.losses import action_distance_loss, supervised_loss
 from decision_transformer.policy import Deterministic, TanhGaussian
 from get_args import RL_ALGORITHMS, Settings
 from rl_gradients import algorithm_class, awac, common, iql, on_policy, ppo, sac, td3

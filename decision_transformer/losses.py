@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from decision_transformer import PolicyOutput
-from decision_transformer.policy import Deterministic
+from decision_transformer.policy import Deterministic, PolicyOutput
 from trajectories import Batch, Info, masked_mean, without_padding
 
 
