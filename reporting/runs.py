@@ -185,20 +185,13 @@ def read_run(folder: Path, metric: str = SCORE) -> RunResult:
         return _unstarted(folder, status)
     try:
         config = json_object((folder / CONFIG_FILE).read_text())
-        settings, method, origin = (
-            comparable_settings(config),
-            config["method"],
-            config.get("origin"),
-        )
+        settings, method = comparable_settings(config), config["method"]
+        origin, own = config.get("origin"), config.get("task")
         state, error_text = run_state(folder, config)
         sampled = status.sampled if status else {}
         if status and status.state == PRUNED:
             state, error_text = PRUNED, status.message
-        task = (
-            recorded_task(config["task"], "config")
-            if "task" in config
-            else get_task(settings["env"])
-        )
+        task = recorded_task(own, "config") if own else get_task(settings["env"])
         mean = "mean_normalized_score" if task.scored else "mean_return"
         offline = (config["fingerprint"] or {}).get(mean)
         run = RunResult(

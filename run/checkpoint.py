@@ -88,9 +88,7 @@ def load_checkpoint(run_dir: Path, collected: bool = True) -> dict[str, Any]:
             logger.warning("%s; using %s instead", problem, path.name)
         return state
     if not problems:
-        raise UserError(
-            f"{run_dir}: no checkpoint in it; pass another run or start a new one"
-        )
+        raise UserError(f"{run_dir}: no checkpoint in it; pass another run or start a new one")
     earlier = f" (nor can the {len(problems) - 1} before it be used)" if len(problems) > 1 else ""
     raise UserError(problems[0] + earlier)
 
