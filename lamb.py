@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 # number of parameters updated together on the CPU
 _CACHED_NUMBERS = 2**18
+# elements per row of the update, of which each row belongs to one tensor
+_ROW = 64
 
 
 class Lamb(Optimizer):
@@ -58,10 +60,10 @@ class Lamb(Optimizer):
         }
         super().__init__(params, defaults)
         self.capturable = capturable
-        # by group, what differs from step to step: scale and offset of the second moment's root,
-        # and the negative learning rate; 0-d tensors that stay in place if capturable
-        self._numbers: dict[int, Sequence[Any]] = {}
-        # by the sizes of tensors, the number of the tensor that each element belongs to
+        # by group, what differs from step to step: its number and the negative learning rate, as 0-d
+        # tensors that stay in place
+        self._numbers: dict[int, Sequence[Tensor]] = {}
+        # by the numbers of rows of tensors, the tensor that each row belongs to
         self._owners: dict[tuple[int, ...], Tensor] = {}
 
     @torch.no_grad()
@@ -82,19 +84,14 @@ class Lamb(Optimizer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Count a step and set its bias corrections and learning rate."""
+        """Count a step and set its number and learning rate."""
         for i, group in enumerate(self.param_groups):
             group["step"] += 1
-            beta1, beta2 = group["betas"]
-            correction1 = 1.0 - beta1 ** group["step"]
-            correction2 = math.sqrt(1.0 - beta2 ** group["step"])
-            numbers = correction1 / correction2, group["eps"] * correction1, -group["lr"]
-            if not self.capturable:
-                self._numbers[i] = numbers
-                continue
-            stored = self._numbers.setdefault(i, group["params"][0].new_empty(3).unbind())
-            for tensor, number in zip(stored, numbers, strict=True):
-                tensor.fill_(number)
+            if i not in self._numbers:
+                self._numbers[i] = group["params"][0].new_empty(2).unbind()
+            step, minus_lr = self._numbers[i]
+            step.fill_(group["step"])
+            minus_lr.fill_(-group["lr"])
 
     def _clip(self) -> None:
         """Scale the gradients of each group down to its maximum global norm."""
@@ -108,55 +105,46 @@ class Lamb(Optimizer):
                 torch._foreach_div_(own, (norm / group["max_grad_norm"]).clamp(min=1.0))
 
     def _update(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        scale: float | Tensor,
-        offset: float | Tensor,
-        minus_lr: float | Tensor,
+        self, group: dict[str, Any], params: list[Tensor], step: Tensor, minus_lr: Tensor
     ) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+        grads = [p.grad for p in params if p.grad is not None]
         first = [self.state[p]["exp_avg"] for p in params]
         second = [self.state[p]["exp_avg_sq"] for p in params]
-        beta1, beta2 = group["betas"]
 
-        grads = [p.grad for p in params if p.grad is not None]
-        torch._foreach_lerp_(first, grads, 1.0 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
-        # (m / correction1) / (sqrt(v) / correction2 + eps) with few in-place passes over memory
-        flat = params[0].new_empty(sum(p.numel() for p in params))
-        pieces = flat.split([p.numel() for p in params])
-        update = [x.view_as(p) for x, p in zip(pieces, params, strict=True)]
-        torch._foreach_copy_(update, second)
-        flat.sqrt_().mul_(scale).add_(offset).reciprocal_()
-        torch._foreach_mul_(update, first)
-        if group["weight_decay"]:
-            torch._foreach_add_(update, params, alpha=group["weight_decay"])
+        # u as views of rows that belong to one tensor each
+        rows = [-(-p.numel() // _ROW) for p in params]
+        flat = params[0].new_empty(sum(rows), _ROW)
+        pieces = zip(flat.split(rows), params, strict=True)
+        update = [x.view(-1)[: p.numel()].view_as(p) for x, p in pieces]
+        torch._foreach_copy_(update, params)
+        torch._foreach_mul_(update, group["weight_decay"])
+        # Adam's kernel updates both moments; with the learning rate -1 it adds the bias-corrected
+        # m / (sqrt(v) + eps)
+        beta1, beta2 = group["betas"]
+        torch._fused_adam_(
+            update, grads, first, second, [], [step] * len(params), lr=-1.0, beta1=beta1,
+            beta2=beta2, weight_decay=0.0, eps=group["eps"], amsgrad=False, maximize=False,
+        )  # fmt: skip
 
         param_norm = torch.stack(torch._foreach_norm(params))
         update_norm = torch.stack(torch._foreach_norm(update))
         usable = (param_norm > 0) & (update_norm > 0)
         trust = torch.where(usable, param_norm / update_norm.clamp(min=1e-38), 1.0)
-        factors = minus_lr * trust
-        if flat.is_cuda:
-            # one launch instead of one per tensor
-            flat.mul_(factors[self._owner(params)])
-        else:
-            torch._foreach_mul_(update, list(factors.unbind()))
+        # a launch for each tensor would take longer than the product on a GPU
+        flat.mul_((minus_lr * trust)[self._owner(rows, flat.device)][:, None])
         torch._foreach_add_(params, update)
 
-    def _owner(self, params: list[Tensor]) -> Tensor:
-        """The number of the tensor that each element belongs to, as int32."""
-        sizes = tuple(p.numel() for p in params)
-        if sizes not in self._owners:
-            numbers = torch.arange(len(sizes), dtype=torch.int32, device=params[0].device)
-            repeats = torch.tensor(sizes, device=params[0].device)
-            self._owners[sizes] = numbers.repeat_interleave(repeats)
-        return self._owners[sizes]
+    def _owner(self, rows: list[int], device: torch.device) -> Tensor:
+        """The number of the tensor that each row belongs to."""
+        key = tuple(rows)
+        if key not in self._owners:
+            owners = np.repeat(np.arange(len(rows)), rows)
+            self._owners[key] = torch.from_numpy(owners).to(device)
+        return self._owners[key]
 
 
 def _parts(params: list[Tensor]) -> list[list[Tensor]]:

@@ -90,14 +90,13 @@ class GraphedActing:
         given = self._host_input.numpy()
         given[running, :-1] = obs
         given[running, -1] = rtg
-        self._input.copy_(self._host_input, non_blocking=True)
         self._graph()
-        self._host_output.copy_(self._output, non_blocking=True)
         torch.cuda.current_stream().synchronize()
         out = self._host_output.numpy()[running]
         return out[:, :-1], out[:, -1]
 
     def _act(self) -> None:
+        self._input.copy_(self._host_input, non_blocking=True)
         states = (self._input[:, :-1] - self._mean) / self._std
         # 0 at the first step
         time = (self._timesteps[:, -1] + self._mask[:, -1]).clamp(max=MAX_TIMESTEPS - 1)
@@ -116,6 +115,7 @@ class GraphedActing:
         self._output[:, :-1] = action
         if log_prob is not None:
             self._output[:, -1] = log_prob
+        self._host_output.copy_(self._output, non_blocking=True)
 
 
 Graphs = dict[tuple[Hashable, ...], GraphedActing]
