@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,14 @@ def resumed(part: Part, name: str, flags: str) -> dict[str, Any]:
     Two runs with the same seed show first whether the device computes the same bits each time.
     """
     whole, again, stopped = (part.folder / f"{name} {kind}" for kind in ("whole", "again", "stop"))
-    for run_dir in (whole, again):
-        call(command(part, flags, run_dir))
     script, *words = command(part, flags, stopped)
     program = STOPPED.format(ticks=TICKS, recurrent=script != "main.py")
-    call(["-c", program, *words], EXIT_STOPPED)
-    call([script, "--resume", str(stopped)])
+    with ThreadPoolExecutor() as pool:
+        twins = [pool.submit(call, command(part, flags, run_dir)) for run_dir in (whole, again)]
+        call(["-c", program, *words], EXIT_STOPPED)
+        call([script, "--resume", str(stopped)])
+    for twin in twins:
+        twin.result()
     first, second, third = map(load_checkpoint, (whole, again, stopped))
     noise, what = difference(first, second)
     distance, where = difference(first, third)
