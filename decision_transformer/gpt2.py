@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_cpu.dropout import Dropout
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 # GPT2Model's token and position embeddings, which the decoder does not have
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
+# a GPU multiplies scores and values several times faster if the number of keys is a multiple of
+# this, as it reads 16 bytes at a time
+_KEYS_PER_LOAD = 8
 
 
 def make_activation(name: str) -> nn.Module:
@@ -57,27 +61,32 @@ class SelfAttention(nn.Module):
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.attn_dropout = Dropout(config.attn_pdrop)
 
-    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, T, parts x E) -> `parts` tensors (B x heads, T, head size)"""
+    def _heads(self, x: Tensor, parts: int, length: int) -> tuple[Tensor, ...]:
+        """(B, T, parts x E) -> `parts` tensors (B x heads, length, head size), zero after T"""
+        if length > x.shape[1]:
+            x = F.pad(x, (0, 0, 0, length - x.shape[1]))
         x = x.unflatten(-1, (parts, self.n_head, -1)).permute(2, 0, 3, 1, 4)
         return x.flatten(1, 2).unbind(0)
 
     def forward(self, x: Tensor, bias: Tensor, queries: slice | None) -> Tensor:
-        """x (B, T, E) -> (B, Q, E); bias (B, Q, T) or (Q, T) is added to the scores."""
-        batch, size = x.shape[0], x.shape[-1]
+        """x (B, T, E) -> (B, Q, E); bias (B, 1, Q, S) or (Q, S) is added to the scores.
+
+        S is at least T; keys after T are zeros, which the bias has to mask.
+        """
+        (batch, steps, size), length = x.shape, bias.shape[-1]
         weight, c = self.c_attn.weight, self.c_attn.bias
         if queries is None or is_packed(weight):
-            q, k, v = self._heads(self.c_attn(x), 3)
-            q = q if queries is None else q[:, queries]
+            q, k, v = self._heads(self.c_attn(x), 3, length)
+            q = q[:, :steps] if queries is None else q[:, :steps][:, queries]
         else:
             # some positions query, all provide keys and values
-            (q,) = self._heads(linear(x[:, queries], weight[:, :size], c[:size]), 1)
-            k, v = self._heads(linear(x, weight[:, size:], c[size:]), 2)
-        if bias.dim() == 3:
-            bias = bias.repeat_interleave(self.n_head, dim=0)
-        scores = torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5)
+            rows = x[:, queries]
+            (q,) = self._heads(linear(rows, weight[:, :size], c[:size]), 1, rows.shape[1])
+            k, v = self._heads(linear(x, weight[:, size:], c[size:]), 2, length)
+        scores = torch.bmm(q, k.mT).unflatten(0, (batch, self.n_head))
+        scores = torch.add(bias, scores, alpha=q.shape[-1] ** -0.5)
         weights = self.attn_dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype))
-        out = torch.bmm(weights, v).unflatten(0, (batch, self.n_head))
+        out = torch.bmm(weights.flatten(0, 1), v).unflatten(0, (batch, self.n_head))
         return self.c_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -150,6 +159,10 @@ class GPT2Decoder(nn.Module):
             itself = torch.eye(length, dtype=torch.bool, device=embeddings.device)
             mask = (mask & keep[:, None, :]) | itself
         bias = embeddings.new_zeros(mask.shape).masked_fill_(~mask, -math.inf)
+        if keep is not None:
+            bias = bias[:, None]  # for all heads
+        if spare := -length % (_KEYS_PER_LOAD if embeddings.is_cuda else 1):
+            bias = F.pad(bias, (0, spare), value=-math.inf)
         x = self.drop(embeddings)
         for block in self.h[:-1]:
             x = block(x, bias)
