@@ -60,7 +60,7 @@ class Lamb(Optimizer):
         }
         super().__init__(params, defaults)
         self.capturable = capturable
-        # by group, what differs from step to step: its number and the negative learning rate, as 0-d
+        # by group, what differs from step to step: its number and the negative learning rate, 0-d
         # tensors that stay in place
         self._numbers: dict[int, Sequence[Tensor]] = {}
         # by the numbers of rows of tensors, the tensor that each row belongs to

@@ -54,6 +54,7 @@ RUNS = {
 }
 ON_GPU = {
     "TD3+ODT, compiled": f"{TD3_ODT} --compile 1",
+    "AWR, compiled": f"--rl_algo AWR {STOCHASTIC} --compile 1",
     "TD3+ODT, tf32": f"{TD3_ODT} --precision tf32",
     "TD3+ODT, without graphs": f"{TD3_ODT} --cuda_graphs 0",
 }
