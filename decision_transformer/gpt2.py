@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 
 # GPT2Model's token and position embeddings, which the decoder does not have
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
-# on a GPU, products of at most this many tokens are sums of element-wise products: cuBLAS takes two
-# to four times as long
-_FEW_TOKENS = 3
-# compiled for a GPU, more tokens than _MANY_TOKENS have keys in multiples of _KEYS_PER_LOAD, which
-# doubles the speed of the products; without fusion, the copies would take longer than that saves
+# compiled for a GPU, more tokens than _MANY_TOKENS have keys in multiples of _KEYS_PER_LOAD, for
+# which products are faster; without fusion, the copies would take longer than that saves
 _MANY_TOKENS, _KEYS_PER_LOAD = 32, 8
 
 
@@ -86,20 +83,11 @@ class SelfAttention(nn.Module):
             rows = x[:, queries]
             (q,) = self._heads(linear(rows, weight[:, :size], c[:size]), 1, rows.shape[1])
             k, v = self._heads(linear(x, weight[:, size:], c[size:]), 2, length)
-        few = _element_wise(x)
-        scores = (q[:, :, None] * k[:, None]).sum(-1) if few else torch.bmm(q, k.mT)
-        scores = scores.unflatten(0, (batch, self.n_head))
+        scores = torch.bmm(q, k.mT).unflatten(0, (batch, self.n_head))
         scores = torch.add(bias, scores, alpha=q.shape[-1] ** -0.5)
         weights = self.attn_dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype))
-        weights = weights.flatten(0, 1)
-        out = (weights[..., None] * v[:, None]).sum(2) if few else torch.bmm(weights, v)
-        out = out.unflatten(0, (batch, self.n_head))
+        out = torch.bmm(weights.flatten(0, 1), v).unflatten(0, (batch, self.n_head))
         return self.c_proj(out.transpose(1, 2).flatten(2))
-
-
-def _element_wise(x: Tensor) -> bool:
-    """Whether attention over tokens (B, T, E) multiplies element by element."""
-    return x.is_cuda and x.shape[1] <= _FEW_TOKENS
 
 
 def _spare_keys(x: Tensor) -> int:

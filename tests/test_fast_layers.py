@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decision_transformer import TransformerSize, gpt2
+from decision_transformer import TransformerSize
 from decision_transformer.gpt2 import SelfAttention
 from fast_cpu.dropout import Dropout, keep_noise
 from fast_cpu.linear import fusable, is_packed, linear, packed
@@ -72,12 +72,8 @@ def test_linear_supports_a_gradient_for_the_weight_only():
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("queries", [None, slice(1, None, 3)])
 @pytest.mark.parametrize("spare", [0, 5])
-@pytest.mark.parametrize("element_wise", [False, True])
-def test_attention_equals_scaled_dot_product_attention(
-    steps, padded, queries, spare, element_wise, monkeypatch
-):
-    """Also as on a GPU: with spare keys, and with products element by element."""
-    monkeypatch.setattr(gpt2, "_element_wise", lambda x: element_wise)
+def test_attention_equals_scaled_dot_product_attention(steps, padded, queries, spare):
+    """Also with spare keys, as compiled for a GPU."""
     size = TransformerSize(embed_dim=24, n_layer=1, n_head=3).gpt2_config()
     attention, x = SelfAttention(size).eval(), torch.randn(5, steps, 24)
     mask = torch.ones(steps, steps, dtype=torch.bool).tril().expand(5, -1, -1)
