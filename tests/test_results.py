@@ -17,7 +17,7 @@ from tests.report_runs import ended, finished_run, settings
 main = as_command(publish_results.main)
 
 TASK = "maze2d-umaze-v1"
-RESULTS = ROOT / "results"
+RESULTS = [folder.parent for folder in ROOT.glob("results/*/table.md")]
 
 
 @pytest.fixture
@@ -146,13 +146,19 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path, capsys) -> None:
     assert "contains no run" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not RESULTS.exists(), reason="no results yet")
-def test_the_kept_table_is_that_of_the_kept_runs() -> None:
-    runs, warnings = read_runs(run_folders([RESULTS]))
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_the_kept_table_is_that_of_the_kept_runs(folder: Path) -> None:
+    runs, warnings = read_runs(run_folders([folder]))
     assert not warnings
-    assert (RESULTS / "table.md").read_text() == to_markdown(results_table(runs))
+    table = (folder / "table.md").read_text()
+    assert table == to_markdown(results_table(runs))
+    assert table in (ROOT / "docs" / "RESULTS.md").read_text()
     assert all(run.counts and run.iterations >= 100 for run in runs)
     budgets: dict[str, set[object]] = {}
     for run in runs:
         budgets.setdefault(run.task, set()).add(run.settings["max_online_iters"])
     assert all(len(budget) == 1 for budget in budgets.values())
+
+
+def test_results_are_kept() -> None:
+    assert {folder.name for folder in RESULTS} == {"cpu", "h200"}
