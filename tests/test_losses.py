@@ -22,6 +22,7 @@ from trainer import Trainer
 from trajectories import Batch
 
 B, K, ACT = 3, 4, 2
+CPU = torch.device("cpu")
 MASK = torch.tensor([[False, False, True, True], [True] * 4, [False, True, True, True]])
 
 
@@ -303,7 +304,7 @@ def test_padding_changes_no_update(algorithm, critics):
     for filling in (0.0, math.nan):
         torch.manual_seed(3)
         settings = replace(SMALL, rl_algo=algorithm, **critics)
-        trainer = Trainer(settings, TASKS["maze2d-umaze-v1"], torch.device("cpu"))
+        trainer = Trainer(settings, TASKS["maze2d-umaze-v1"], CPU)
         trainer.start_phase(0.5, 1.0)
         trainer.phase_iterations = 1  # AWR's gradient starts in the second iteration
         batch, before = spoilt_batch(trainer.algorithm, filling), weights_of(trainer)
@@ -314,3 +315,29 @@ def test_padding_changes_no_update(algorithm, critics):
         trained.append(weights_of(trainer))
         assert not all(map(torch.equal, before, trained[-1]))
     assert all(map(torch.equal, *trained))
+
+
+@pytest.mark.parametrize("algorithm", ["TD3", "DDPG", "SAC", "AWAC"])
+def test_target_actions_stay_inside_the_bounds(algorithm, monkeypatch):
+    """A tanh rounds to 1, where no action of the data is."""
+    trainer = Trainer(replace(SMALL, rl_algo=algorithm), TASKS["maze2d-umaze-v1"], CPU)
+    target, seen = trainer.nets.critic_target, []
+    trainer.nets.actor_target.predict_action.mu.bias.fill_(100.0)
+    q = target.q
+    monkeypatch.setattr(target, "q", lambda s, a, *x, **y: seen.append(a) or q(s, a, *x, **y))
+    trainer.update_critic(spoilt_batch(trainer.algorithm, 0.0))
+    assert 1 - 2e-6 < torch.cat(seen).max() < 1
+
+
+def test_a_failing_actor_loss_leaves_the_critic_trainable(monkeypatch):
+    """As when a CUDA graph cannot capture it, and the update then runs without one."""
+    trainer = Trainer(SMALL, TASKS["maze2d-umaze-v1"], CPU)
+    trainer.start_phase(0.5, 1.0)
+
+    def fail(*args):
+        raise RuntimeError("not capturable")
+
+    monkeypatch.setattr(trainer.algorithm, "actor_loss", fail)
+    with pytest.raises(RuntimeError, match="not capturable"):
+        trainer.update_actor(spoilt_batch(trainer.algorithm, 0.0))
+    assert all(p.requires_grad for p in trainer.nets.critic.parameters())

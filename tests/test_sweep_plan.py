@@ -257,6 +257,7 @@ def test_runs_are_the_product_of_all_lists(tasks, methods, seeds, tmp_path_facto
         ({"flags": {"K": 1, "eval_context_length": 2}}, "--eval_context_length 2"),
         ({"flags": {"run_dir": "x"}}, "run_dir: set by the sweep itself"),
         ({"task_flags": {"hopper-*": {"K": 1}}}, "hopper-*: matches none of the tasks"),
+        ({"task_flags": {3: {"K": 1}}}, "task_flags: 3: matches none of the tasks"),
         ({"name": "a/b"}, "name 'a/b'"),
         ({"cpus": 0}, "cpus 0"),
         ({"gpus": 2}, "gpus 2"),
