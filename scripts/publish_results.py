@@ -1,6 +1,6 @@
 """Keep the evaluations and settings of finished runs, with a table and a figure of all of them.
 
-    python scripts/publish_results.py RUNS [RUNS ...] --out results/cpu --figure docs/images/results.png
+    python scripts/publish_results.py RUNS [RUNS ...] --out results/cpu --figure curves.png
 
 RUNS are folders of runs or their parents. The output folder holds config.json and metrics.csv of
 each run in TASK/METHOD/seedN, which the other scripts read like the run itself, and table.md. A

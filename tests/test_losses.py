@@ -321,10 +321,16 @@ def test_padding_changes_no_update(algorithm, critics):
 def test_target_actions_stay_inside_the_bounds(algorithm, monkeypatch):
     """A tanh rounds to 1, where no action of the data is."""
     trainer = Trainer(replace(SMALL, rl_algo=algorithm), TASKS["maze2d-umaze-v1"], CPU)
-    target, seen = trainer.nets.critic_target, []
-    trainer.nets.actor_target.predict_action.mu.bias.fill_(100.0)
+    weights = dict(trainer.nets.actor_target.named_parameters())
+    weights["predict_action.mu.bias"].fill_(100.0)
+    target, seen = trainer.nets.critic_target, list[torch.Tensor]()
     q = target.q
-    monkeypatch.setattr(target, "q", lambda s, a, *x, **y: seen.append(a) or q(s, a, *x, **y))
+
+    def watched(states, actions, *args, **options):
+        seen.append(actions)
+        return q(states, actions, *args, **options)
+
+    monkeypatch.setattr(target, "q", watched)
     trainer.update_critic(spoilt_batch(trainer.algorithm, 0.0))
     assert 1 - 2e-6 < torch.cat(seen).max() < 1
 
