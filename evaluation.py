@@ -212,6 +212,22 @@ class _Records:
             terminals,
         )
 
+    def episodes(self, envs: Environments) -> list[Episode]:
+        """What happened in each environment."""
+        success = envs.success()
+        horizon = self.rewards.shape[1]
+        return [
+            Episode(
+                self.trajectory(i),
+                float(self.raw_returns[i]),
+                bool(length == horizon),
+                None if success is None else bool(success[i]),
+                bool(envs.faulted[i]),
+                self.log_probs[i, :length].copy(),
+            )
+            for i, length in enumerate(self.lengths)
+        ]
+
 
 @torch.inference_mode()
 def rollout(
@@ -266,18 +282,7 @@ def rollout(
         records.rewards[running[~good], max(t - 1, 0)] += rewards[~good]
         rtg[running] -= rewards * scale
         running, obs = running[~done], obs[~done]
-    success = envs.success()
-    return [
-        Episode(
-            records.trajectory(i),
-            float(records.raw_returns[i]),
-            bool(records.lengths[i] == task.horizon),
-            None if success is None else bool(success[i]),
-            bool(envs.faulted[i]),
-            records.log_probs[i, : records.lengths[i]].copy(),
-        )
-        for i in range(n)
-    ]
+    return records.episodes(envs)
 
 
 def collect_episodes(
