@@ -68,7 +68,7 @@ gpu-check: $(VENV)/.development ## check training on an NVIDIA GPU and time it (
 clients: $(VENV)/.development ## run public programs for D4RL on these environments: make clients CLIENTS=FOLDER
 	@$(BIN) -m tests.clients $(CLIENTS)
 
-reliability: $(VENV)/.development ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 20 minutes)
+reliability: $(VENV)/.development ## kill, stop and fill up tiny runs, write docs/RELIABILITY.md (some 15 minutes)
 	OMP_NUM_THREADS=1 $(BIN) -m tests.reliability
 
 clean: ## remove .venv and caches; datasets and runs stay

@@ -259,7 +259,7 @@ def check_damage(kind: str, seed: int, count: int) -> Finding:
 
 HEAD = f"""# Reliability
 
-`make reliability` (`python -m tests.reliability`, about 20 minutes) kills, stops and resumes tiny
+`make reliability` (`python -m tests.reliability`, about 15 minutes) kills, stops and resumes tiny
 runs of {TASK}, fills their disk, and damages files of every kind that the program reads.
 It compares each resumed run with an undisturbed one, bit for bit, and writes this page.
 
