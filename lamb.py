@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 # number of parameters updated together on the CPU
 _CACHED_NUMBERS = 2**18
-# elements per row of the update, of which each row belongs to one tensor
+# elements per row of the buffer of updates; each row belongs to one tensor
 _ROW = 64
 
 
@@ -60,10 +60,9 @@ class Lamb(Optimizer):
         }
         super().__init__(params, defaults)
         self.capturable = capturable
-        # by group, what differs from step to step: its number and the negative learning rate, 0-d
-        # tensors that stay in place
+        # by group: step number and negative learning rate, 0-d tensors that CUDA graphs read
         self._numbers: dict[int, Sequence[Tensor]] = {}
-        # by the numbers of rows of tensors, the tensor that each row belongs to
+        # by the tensors' numbers of rows: the tensor that each row belongs to
         self._owners: dict[tuple[int, ...], Tensor] = {}
 
     @torch.no_grad()
@@ -84,7 +83,7 @@ class Lamb(Optimizer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Count a step and set its number and learning rate."""
+        """Advance the step count and set the tensors that `step` reads."""
         for i, group in enumerate(self.param_groups):
             group["step"] += 1
             if i not in self._numbers:
@@ -115,7 +114,7 @@ class Lamb(Optimizer):
         first = [self.state[p]["exp_avg"] for p in params]
         second = [self.state[p]["exp_avg_sq"] for p in params]
 
-        # u as views of rows that belong to one tensor each
+        # the update u of each tensor, a view of its own rows of one buffer
         rows = [-(-p.numel() // _ROW) for p in params]
         flat = params[0].new_empty(sum(rows), _ROW)
         pieces = zip(flat.split(rows), params, strict=True)
@@ -134,7 +133,7 @@ class Lamb(Optimizer):
         update_norm = torch.stack(torch._foreach_norm(update))
         usable = (param_norm > 0) & (update_norm > 0)
         trust = torch.where(usable, param_norm / update_norm.clamp(min=1e-38), 1.0)
-        # a launch for each tensor would take longer than the product on a GPU
+        # in one operation, as a launch per tensor would take longer on a GPU
         flat.mul_((minus_lr * trust)[self._owner(rows, flat.device)][:, None])
         torch._foreach_add_(params, update)
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # GPT2Model's token and position embeddings, which the decoder does not have
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
-# compiled for a GPU, more tokens than _MANY_TOKENS have keys in multiples of _KEYS_PER_LOAD, for
-# which products are faster; without fusion, the copies would take longer than that saves
+# when compiled for a GPU, sequences longer than _MANY_TOKENS have their keys padded to a multiple of
+# _KEYS_PER_LOAD, which speeds up the products; without fusion the copies cost more than that saves
 _MANY_TOKENS, _KEYS_PER_LOAD = 32, 8
 
 
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor, queries: slice | None) -> Tensor:
         """x (B, T, E) -> (B, Q, E); bias (B, 1, Q, S) or (Q, S) is added to the scores.
 
-        S is at least T; keys after T are zeros, which the bias has to mask.
+        S >= T: the keys are padded with zeros, which the bias must mask.
         """
         (batch, steps, size), length = x.shape, bias.shape[-1]
         weight, c = self.c_attn.weight, self.c_attn.bias
@@ -91,7 +91,7 @@ class SelfAttention(nn.Module):
 
 
 def _spare_keys(x: Tensor) -> int:
-    """The number of masked keys added to tokens (B, T, E)."""
+    """The number of masked keys that pad the attention over tokens (B, T, E)."""
     padded = x.is_cuda and torch.compiler.is_compiling() and x.shape[1] > _MANY_TOKENS
     return -x.shape[1] % _KEYS_PER_LOAD if padded else 0
 
