@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # GPT2Model's token and position embeddings, which the decoder does not have
 _EMBEDDINGS = ("wte.weight", "wpe.weight")
-# when compiled for a GPU, sequences longer than _MANY_TOKENS have their keys padded to a multiple of
+# when compiled for a GPU, sequences of more than _MANY_TOKENS have keys padded to a multiple of
 # _KEYS_PER_LOAD, which speeds up the products; without fusion the copies cost more than that saves
 _MANY_TOKENS, _KEYS_PER_LOAD = 32, 8
 
